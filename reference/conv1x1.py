@@ -19,6 +19,11 @@ def random_rotation(c: int, rng: np.random.Generator) -> Array:
     return q * np.sign(np.diag(r))
 
 
+def random_matrix(c: int, rng: np.random.Generator) -> Array:
+    """A random invertible c×c matrix that is no rotation: log|det W| ≠ 0, well conditioned."""
+    return random_rotation(c, rng) * np.exp(0.3 * rng.standard_normal(c))
+
+
 def _as_square(w: Array, name: str) -> Array:
     w = as_parameter(w, name, (None, None))
     if w.shape[0] != w.shape[1]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
 from reference._arrays import Array, as_images, halves
 from reference.actnorm import ActNorm
-from reference.conv1x1 import Conv1x1, Conv1x1LU
+from reference.conv1x1 import Conv1x1, Conv1x1LU, random_matrix
 from reference.coupling import AdditiveCoupling, AffineCoupling
 from reference.flow import Flow, Layer
 from reference.likelihood import bits_per_dim, dequantize, gaussian_log_prob
@@ -61,8 +62,11 @@ class MultiScale:
             )
         self.shape = tuple(shape)
         self.levels, self.splits, self.top = tuple(levels), tuple(splits), top
-        zero = np.zeros((1, *self.shape))
-        self.latent_shapes = [z.shape[1:] for z in self.encode(zero)[0]]
+
+    @cached_property
+    def latent_shapes(self) -> list[tuple[int, int, int]]:
+        """The shape (H, W, C) of each latent, as a grey image shows them."""
+        return [z.shape[1:] for z in self.encode(np.zeros((1, *self.shape)))[0]]
 
     def encode(self, x: Array) -> tuple[list[Array], Array]:
         """(N, H, W, C) -> the L latents, and the log-det (N,).
@@ -167,8 +171,8 @@ class Glow(MultiScale):
         if h % 2**levels or w % 2**levels:
             raise ValueError(f"{h}×{w} pixels; {levels} levels need multiples of {2**levels}")
         permutations = {
-            "lu": lambda c: Conv1x1LU.from_matrix(rng.standard_normal((c, c)) + 2 * np.eye(c)),
-            "plain": lambda c: Conv1x1(rng.standard_normal((c, c)) + 2 * np.eye(c)),
+            "lu": lambda c: Conv1x1LU.from_matrix(random_matrix(c, rng)),
+            "plain": lambda c: Conv1x1(random_matrix(c, rng)),
             "shuffle": lambda c: Permutation.shuffle(c, rng),
             "reverse": Permutation.reverse,
         }
@@ -178,7 +182,7 @@ class Glow(MultiScale):
             raise ValueError(f"coupling is {coupling!r}; accepted: 'affine', 'additive'")
 
         def random_step(c: int) -> Step:
-            actnorm = ActNorm(np.exp(0.3 * rng.standard_normal(c)), rng.standard_normal(c))
+            actnorm = ActNorm(np.exp(0.2 * rng.standard_normal(c)), 0.3 * rng.standard_normal(c))
             if coupling == "additive":
                 net = CouplingNet.random(c // 2, width, c // 2, rng, padding)
                 return Step(actnorm, permutations[permutation](c), AdditiveCoupling(net))
