@@ -1,0 +1,56 @@
+"""The files that say what to install agree with each other."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def direct_requirements() -> list[Requirement]:
+    extras = PROJECT["optional-dependencies"].values()
+    return [Requirement(r) for group in (PROJECT["dependencies"], *extras) for r in group]
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().split()
+    return {canonicalize_name(name): version for name, version in (p.split("==") for p in lines)}
+
+
+def test_every_dependency_is_pinned_within_its_range():
+    pinned = pins()
+    for requirement in direct_requirements():
+        version = pinned[canonicalize_name(requirement.name)]
+        assert version in requirement.specifier, f"{requirement} but constraints.txt has {version}"
+
+
+def test_conda_installs_the_same_python_extras_and_constraints():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert f"python{PROJECT['requires-python']}" in dependencies
+    (pip,) = [d["pip"] for d in dependencies if isinstance(d, dict)]
+    makefile = (ROOT / "Makefile").read_text()
+    constraint, editable = pip
+    assert constraint == "-c constraints.txt" and constraint in makefile
+    assert editable.removeprefix("-e ") in makefile
+    wanted = editable.split("[")[1].strip("]").split(",")
+    assert set(wanted) <= set(PROJECT["optional-dependencies"])
+
+
+def test_ci_runs_what_the_readme_says():
+    assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
+    readme = (ROOT / "README.md").read_text()
+    assert "make test" in readme and "make course" in readme
+
+
+def test_the_reference_never_imports_torch():
+    import subprocess
+    import sys
+
+    code = "import reference, sys; sys.exit('torch' in sys.modules or 'glowlite' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
