@@ -1,0 +1,39 @@
+"""glowlite: Glow in PyTorch, from images to likelihoods, samples and edits."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# name -> the module it lives in. Imported when first asked for, so that the command line can
+# print its help without waiting for torch.
+_EXPORTS = {
+    "ActNorm": "actnorm",
+    "AdditiveCoupling": "coupling",
+    "AffineCoupling": "coupling",
+    "Conv1x1": "conv1x1",
+    "Conv1x1LU": "conv1x1",
+    "CouplingNet": "network",
+    "FlowConfig": "likelihood",
+    "FlowModel": "likelihood",
+    "Glow": "glow",
+    "GlowConfig": "glow",
+    "Level": "glow",
+    "Permutation": "permutation",
+    "Split": "split",
+    "Squeeze": "squeeze",
+    "Step": "glow",
+    "TopPrior": "split",
+}
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'glowlite' has no attribute {name!r}")
+    return getattr(import_module(f"glowlite.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -1,0 +1,36 @@
+"""Two small things every layer needs: halves of the channels, and one number per example."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def halves(x: Tensor, name: str = "x") -> tuple[Tensor, Tensor]:
+    """Split along the channels: (N, C, H, W) -> twice (N, C/2, H, W), both views of `x`.
+
+    Raises:
+        ValueError: C is odd.
+    """
+    channels = x.shape[1]
+    if channels % 2:
+        raise ValueError(
+            f"{name} has {channels} channels; splitting into halves needs an even number "
+            "(a squeeze before makes it a multiple of four)"
+        )
+    return x[:, : channels // 2], x[:, channels // 2 :]
+
+
+def per_example(terms: Tensor) -> Tensor:
+    """Σ over everything but the batch, added up in float64: (N, …) -> (N,) float64.
+
+    The terms stay in their own dtype; only the running sum is float64. Thousands of float32
+    additions would lose the fourth decimal of a log-determinant of some thousand nats.
+    """
+    return terms.flatten(1).sum(1, dtype=torch.float64)
+
+
+def same_for_all(value: Tensor | float, x: Tensor) -> Tensor:
+    """A log-det that does not depend on the example, once per example: (N,) float64."""
+    value = torch.as_tensor(value, dtype=torch.float64, device=x.device)
+    return value.expand(x.shape[0])

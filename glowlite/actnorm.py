@@ -1,0 +1,65 @@
+"""Slide "Actnorm": a scale and a shift per channel."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from glowlite._tensors import same_for_all
+
+LOG_SCALE_FACTOR = 3.0
+"""The authors store log s divided by 3, so one learning rate moves scales three times as fast."""
+
+SMALLEST_STD = 1e-4
+"""A channel that varies less than this is scaled as if it varied this much: s ≤ 10⁴."""
+
+
+class ActNorm(nn.Module):
+    """A scale and a bias per channel (slide "Actnorm"; Glow §3.1, Table 1).
+
+    forward:  y_ij = s ⊙ x_ij + b, with s = exp(3·logs)
+    inverse:  x_ij = (y_ij − b) / s
+    log-det:  h · w · sum(log s)
+    initial:  s = 1, b = 0; after `initialize(x)`: s = 1/σ, b = −μ/σ, μ and σ the mean and
+              standard deviation of each channel over the batch and all pixels
+
+    Nothing happens on the first call: initialisation is a call of its own (`FlowModel.initialize`
+    makes it for a whole model), so a loaded model, a sampling call or a second process never
+    re-initialises in silence, and no forward pass has to ask the device for a flag.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.logs = nn.Parameter(torch.zeros(channels))
+        self.b = nn.Parameter(torch.zeros(channels))
+
+    @property
+    def log_s(self) -> Tensor:
+        """log s, shape (C,)."""
+        return LOG_SCALE_FACTOR * self.logs
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor) -> None:
+        """Set s and b so that y has mean 0 and variance 1 per channel over x, (N, C, H, W).
+
+        A channel with σ below 1e-4 (a constant one, say) gets s = 10⁴ rather than infinity.
+        """
+        var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+        s = var.sqrt().clamp_min(SMALLEST_STD).reciprocal()
+        self.logs.copy_(s.log() / LOG_SCALE_FACTOR)
+        self.b.copy_(-mean * s)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
+        log_s, pixels = self.log_s, math.prod(x.shape[2:])
+        y = log_s.exp().view(1, -1, 1, 1) * x + self.b.view(1, -1, 1, 1)
+        return y, same_for_all(pixels * log_s.double().sum(), x)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        return (y - self.b.view(1, -1, 1, 1)) / self.log_s.exp().view(1, -1, 1, 1)
+
+    def extra_repr(self) -> str:
+        return f"{self.b.numel()}"

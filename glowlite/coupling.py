@@ -1,0 +1,107 @@
+"""Slide "Affine coupling layers": one half of the channels moves, told by the other how."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from glowlite._tensors import halves, per_example, same_for_all
+
+SCALES = ("sigmoid", "exp")
+
+
+class Coupling(nn.Module):
+    """What both couplings share: y_a = T(x_a; net(x_b)), y_b = x_b, y = concat(y_a, y_b).
+
+    A subclass gives `transform` and `inverse_transform` of x_a, given the net's output h.
+
+    `net_dtype` (torch.bfloat16, say) runs the net alone in that dtype under autocast; the flow
+    and its log-dets stay as they are. None: the net computes as the flow does.
+    """
+
+    net_dtype: torch.dtype | None = None
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def condition(self, x_b: Tensor) -> Tensor:
+        """The net's output h for x_b, in the flow's dtype."""
+        if self.net_dtype is None:
+            return self.net(x_b)
+        with torch.autocast(x_b.device.type, dtype=self.net_dtype):
+            h = self.net(x_b)
+        return h.to(x_b.dtype)
+
+    def transform(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """y_a and the log-det, (N,) float64."""
+        raise NotImplementedError
+
+    def inverse_transform(self, y_a: Tensor, h: Tensor) -> Tensor:
+        """x_a."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64. Raises ValueError on odd C."""
+        x_a, x_b = halves(x)
+        y_a, logdet = self.transform(x_a, self.condition(x_b))
+        return torch.cat([y_a, x_b], 1), logdet
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W). Raises ValueError on odd C."""
+        y_a, y_b = halves(y, "y")
+        return torch.cat([self.inverse_transform(y_a, self.condition(y_b)), y_b], 1)
+
+
+class AffineCoupling(Coupling):
+    """Scale and shift one half by what a net reads in the other (Glow §3.3, Table 1).
+
+    (raw, t) = halves(net(x_b)), and y_b = x_b in both forms:
+
+    forward:  scale="exp", the slide:            s = exp(raw),         y_a = s ⊙ x_a + t
+              scale="sigmoid", the authors' code: s = sigmoid(raw + 2), y_a = s ⊙ (x_a + t)
+    inverse:  exp: x_a = (y_a − t) / s;  sigmoid: x_a = y_a / s − t
+    log-det:  sum(log s), over channels and pixels
+    initial:  the net's last layer is zero: s = 1 (exp) or sigmoid(2) ≈ 0.88, t = 0
+
+    The sigmoid bounds s and its gradient, so early training does not blow up; small s still
+    makes a large inverse.
+    """
+
+    def __init__(self, net: nn.Module, scale: str = "sigmoid") -> None:
+        super().__init__(net)
+        if scale not in SCALES:
+            raise ValueError(f"scale is {scale!r}; accepted: {', '.join(SCALES)}")
+        self.scale = scale
+
+    def transform(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        raw, t = halves(h, "the coupling net's output")
+        if self.scale == "exp":
+            return raw.exp() * x_a + t, per_example(raw)
+        return torch.sigmoid(raw + 2) * (x_a + t), per_example(F.logsigmoid(raw + 2))
+
+    def inverse_transform(self, y_a: Tensor, h: Tensor) -> Tensor:
+        raw, t = halves(h, "the coupling net's output")
+        if self.scale == "exp":
+            return (y_a - t) / raw.exp()
+        return y_a / torch.sigmoid(raw + 2) - t
+
+    def extra_repr(self) -> str:
+        return f"scale={self.scale!r}"
+
+
+class AdditiveCoupling(Coupling):
+    """The affine coupling with s = 1 (slide "Additive coupling"; NICE §3.2, Glow §3.3).
+
+    forward:  y_a = x_a + net(x_b), y_b = x_b
+    inverse:  x_a = y_a − net(y_b)
+    log-det:  0: it moves points and never changes a volume
+    initial:  the net's last layer is zero: the identity
+    """
+
+    def transform(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return x_a + h, same_for_all(0.0, x_a)
+
+    def inverse_transform(self, y_a: Tensor, h: Tensor) -> Tensor:
+        return y_a - h

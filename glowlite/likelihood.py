@@ -1,0 +1,393 @@
+"""Slide "Flow-based generative models": exact likelihood, bits per dimension, sampling."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from glowlite._tensors import per_example
+from glowlite.actnorm import ActNorm
+
+
+def gaussian_log_prob(z: Tensor) -> Tensor:
+    """log N(z; 0, I) = −½ Σ (z² + log 2π), in nats: (N, …) -> (N,) float64."""
+    return -0.5 * per_example(z.square() + math.log(2 * math.pi))
+
+
+def _check_bits(n_bits: int) -> None:
+    if n_bits not in range(1, 9):
+        raise ValueError(f"n_bits is {n_bits!r}; accepted: 1 to 8")
+
+
+def quantize(images: Tensor, n_bits: int) -> Tensor:
+    """Keep the n_bits highest bits: floor(u / 2^(8−n_bits)), integers in 0 … 2^n_bits − 1.
+
+    Raises:
+        TypeError: images is not a uint8 tensor.
+        ValueError: n_bits is not in 1 … 8.
+    """
+    _check_bits(n_bits)
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images is {got}; accepted: a torch.uint8 tensor, values 0 … 255")
+    return images >> (8 - n_bits)
+
+
+def dequantize(
+    images: Tensor,
+    n_bits: int,
+    generator: torch.Generator | None = None,
+    noise: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """uint8 images -> x = q / 2^n_bits − ½ + U(0, 2^−n_bits), in [−½, ½).
+
+    The noise fills exactly the gap to the next level, so that the density of x integrates over
+    each cell to the probability of its image (Theis et al. 2016, §3.1). It is drawn from
+    `generator` (the global one if None), on the device of `images`; or give `noise` itself,
+    uniform in [0, 1), same shape: zeros for none.
+
+    Raises:
+        TypeError: images is not a uint8 tensor.
+        ValueError: n_bits is not in 1 … 8, or noise has another shape.
+    """
+    dtype = dtype or torch.get_default_dtype()
+    q = quantize(images, n_bits).to(dtype)
+    if noise is None:
+        noise = torch.rand(q.shape, generator=generator, dtype=dtype, device=q.device)
+    elif noise.shape != q.shape:
+        raise ValueError(f"noise has shape {tuple(noise.shape)}; accepted: {tuple(q.shape)}")
+    return (q + noise) / 2**n_bits - 0.5
+
+
+def to_images(x: Tensor, n_bits: int) -> Tensor:
+    """Real numbers -> uint8: floor((x + ½)·2^n_bits), clipped to the range, times 2^(8−n_bits).
+
+    The inverse of `dequantize`, up to the bits that quantising drops.
+
+    Raises:
+        ValueError: n_bits is not in 1 … 8, or x has NaN (an exploded inverse, not a picture).
+    """
+    _check_bits(n_bits)
+    if x.isnan().any():
+        raise ValueError(
+            f"x has {int(x.isnan().sum())} NaN values; the inverse has exploded: "
+            "lower the temperature or use an earlier checkpoint"
+        )
+    q = ((x + 0.5) * 2**n_bits).floor().clamp(0, 2**n_bits - 1)
+    return (q * 2 ** (8 - n_bits)).to(torch.uint8)
+
+
+def bits_per_dim(log_prob: Tensor, dims: int, n_bits: int) -> Tensor:
+    """−log₂ of the probability of the *integer* image, per number: (N,) -> (N,).
+
+    −log p(x) / (D ln 2) + n_bits, with D = c·h·w: a cell of the grid has volume 2^(−n_bits·D),
+    so P ≈ p(x)·2^(−n_bits·D). A uniform guess costs n_bits.
+
+    Raises:
+        ValueError: dims < 1, or n_bits is not in 1 … 8.
+    """
+    _check_bits(n_bits)
+    if dims < 1:
+        raise ValueError(f"dims is {dims}; accepted: c·h·w, at least 1")
+    return -log_prob / (dims * math.log(2)) + n_bits
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowConfig:
+    """What every model needs to know; frozen, checked when made, and plain JSON on disk.
+
+    shape: image shape (C, H, W). n_bits: 1 … 8, see `dequantize`. seed: of the initial weights.
+    """
+
+    model: ClassVar[str]
+
+    shape: tuple[int, int, int]
+    n_bits: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            shape = tuple(int(n) for n in self.shape)
+        except TypeError:
+            shape = ()
+        if len(shape) != 3 or min(shape) < 1:
+            raise ValueError(f"shape is {self.shape!r}; accepted: three numbers ≥ 1, (C, H, W)")
+        object.__setattr__(self, "shape", shape)
+        _check_bits(self.n_bits)
+
+    def _check_choice(self, name: str, accepted: Sequence[Any]) -> None:
+        if getattr(self, name) not in accepted:
+            choices = ", ".join(map(repr, accepted))
+            raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: {choices}")
+
+    def _check_at_least(self, name: str, least: int) -> None:
+        value = getattr(self, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} is {value!r}; accepted: an integer, at least {least}")
+
+    def _check_divisible(self, levels: int) -> None:
+        _, h, w = self.shape
+        if h % 2**levels or w % 2**levels:
+            raise ValueError(
+                f"shape is {self.shape}: {h}×{w} pixels; each of the {levels} levels halves the "
+                f"size, so height and width must be multiples of 2^{levels} = {2**levels}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings and lists, with the model's name under "model"."""
+        values = asdict(self)
+        values["shape"] = list(self.shape)
+        return {"model": self.model, **values}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: an unknown name, another model's config, or a value out of range.
+        """
+        values = dict(values)
+        model = values.pop("model", cls.model)
+        if model != cls.model:
+            raise ValueError(f"model is {model!r}; accepted: {cls.model!r}")
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown options {unknown}; accepted: {', '.join(sorted(known))}")
+        return cls(**values)
+
+
+class FlowModel(nn.Module):
+    """An invertible map from images to N(0, I), and all that follows from having one.
+
+    A subclass sets `config`, `latent_shapes` and writes `encode` and `decode`; likelihood,
+    sampling, bits per dimension and initialisation live here, once, for every model.
+
+    Latents are whitened: under the model every one is N(0, 1), at every level, learned priors
+    being part of the map and of its log-det. So
+
+    log p(x) = log N(z; 0, I) + log|det ∂z/∂x|     (slide "Composition")
+
+    Real-valued images x are (N, C, H, W) in [−½, ½), float; integer images are uint8,
+    (N, C, H, W). Log-dets, log p and bits/dim are float64 whatever the weights are.
+    """
+
+    config: FlowConfig
+    latent_shapes: list[tuple[int, int, int]]
+    n_classes: int = 0
+
+    initialized_flag: Tensor
+
+    def __init__(self, config: FlowConfig) -> None:
+        super().__init__()
+        self.config = config
+        # Saved with the weights. Python reads the copy below: asking the tensor on every call
+        # would make the host wait for the device.
+        self.register_buffer("initialized_flag", torch.tensor(False))
+        self._initialized = False
+        self.register_load_state_dict_post_hook(_read_initialized_flag)
+
+    # -- the bijection ---------------------------------------------------------------------
+
+    def encode(self, x: Tensor, classes: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """(N, C, H, W) -> the latents, finest first, the top one last; log-det (N,) float64."""
+        raise NotImplementedError
+
+    def decode(self, latents: Sequence[Tensor], classes: Tensor | None = None) -> Tensor:
+        """The latents of `encode` -> the images they came from, (N, C, H, W): exact."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image, (C, H, W)."""
+        return self.config.shape
+
+    @property
+    def dims(self) -> int:
+        """D = c·h·w, of an image and of all its latents together."""
+        return math.prod(self.config.shape)
+
+    def flatten(self, latents: Sequence[Tensor]) -> Tensor:
+        """The latents as one vector each: (N, D)."""
+        return torch.cat([z.flatten(1) for z in latents], 1)
+
+    def unflatten(self, z: Tensor) -> list[Tensor]:
+        """One vector each -> the latents. Raises ValueError unless z is (N, D)."""
+        if z.ndim != 2 or z.shape[1] != self.dims:
+            raise ValueError(f"z has shape {tuple(z.shape)}; accepted: (N, {self.dims})")
+        parts = z.split([math.prod(s) for s in self.latent_shapes], 1)
+        return [p.unflatten(1, s) for p, s in zip(parts, self.latent_shapes, strict=True)]
+
+    def forward(self, x: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The whole model as one layer: (N, C, H, W) -> z (N, D), log-det (N,) float64."""
+        latents, logdet = self.encode(x, classes)
+        return self.flatten(latents), logdet
+
+    def inverse(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
+        """z (N, D) -> x (N, C, H, W)."""
+        return self.decode(self.unflatten(z), classes)
+
+    # -- likelihood ------------------------------------------------------------------------
+
+    def log_prob(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
+        """log p(x), or log p(x | class), in nats: (N, C, H, W) -> (N,) float64."""
+        latents, logdet = self.encode(x, classes)
+        return sum((gaussian_log_prob(z) for z in latents), start=logdet)
+
+    def dequantize(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """uint8 (N, C, H, W) -> x in this model's dtype and bits; see `dequantize`.
+
+        Raises:
+            TypeError: images is not a uint8 tensor.
+            ValueError: images is not a batch of this model's shape.
+        """
+        dtype = next(self.parameters()).dtype
+        x = dequantize(images, self.config.n_bits, generator, noise, dtype)
+        self._check_images(images, "images")
+        return x
+
+    def bits_per_dim(
+        self,
+        images: Tensor,
+        classes: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Bits per dimension of integer images: uint8 (N, C, H, W) -> (N,) float64.
+
+        The one place where n_bits meets the likelihood: the images are cut to the model's
+        n_bits, dequantised with fresh uniform noise, and the cells' volume is accounted for.
+
+        Raises:
+            TypeError: images is not a uint8 tensor.
+            ValueError: images is not a batch of this model's shape.
+        """
+        x = self.dequantize(images, generator, noise)
+        return bits_per_dim(self.log_prob(x, classes), self.dims, self.config.n_bits)
+
+    def loss(
+        self,
+        images: Tensor,
+        classes: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What training minimises, and its parts per example, detached: {"bits_per_dim": (N,)}.
+
+        Raises:
+            RuntimeError: the model has not been initialised from data.
+        """
+        self._check_initialized()
+        bits = self.bits_per_dim(images, classes, generator=generator)
+        return bits.mean(), {"bits_per_dim": bits.detach()}
+
+    # -- synthesis -------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        temperature: float = 1.0,
+        classes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """n images, z ~ N(0, temperature²) at *every* level, x = f⁻¹(z): (n, C, H, W) float.
+
+        A CPU generator gives the same latents whatever the device. `to_images` turns x into
+        uint8. temperature 0 is the image of z = 0.
+
+        Raises:
+            ValueError: n < 1, or a negative temperature.
+        """
+        if n < 1 or not temperature >= 0:
+            raise ValueError(f"n is {n}, temperature {temperature}; accepted: n ≥ 1, ≥ 0")
+        like = next(self.parameters())
+        device = like.device if generator is None else generator.device
+        z = torch.randn(n, self.dims, generator=generator, dtype=like.dtype, device=device)
+        return self.inverse(temperature * z.to(like.device), classes)
+
+    def to_images(self, x: Tensor) -> Tensor:
+        """Real numbers -> uint8 in this model's bits; see `to_images`."""
+        return to_images(x, self.config.n_bits)
+
+    # -- initialisation --------------------------------------------------------------------
+
+    @property
+    def initialized(self) -> bool:
+        """Whether `initialize` has been called, on this model or on the one it was loaded from."""
+        return self._initialized
+
+    @torch.no_grad()
+    def initialize(
+        self,
+        images: Tensor,
+        classes: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> None:
+        """Data-dependent initial values of every actnorm, from one batch, uint8 (N, C, H, W).
+
+        One forward pass in which each actnorm, when its turn comes, first sets its scale and
+        bias from what reaches it. Explicit, once; with the same images and noise the result is
+        the same on every rank. Remembered in a buffer, so it is saved with the weights.
+
+        Raises:
+            TypeError, ValueError: as `bits_per_dim`.
+            RuntimeError: the model is initialised already.
+        """
+        if self.initialized:
+            raise RuntimeError(
+                "the model is initialised already; its actnorms would lose what they have learned"
+            )
+        x = self.dequantize(images, generator, noise)
+        hooks = [
+            layer.register_forward_pre_hook(lambda layer, args: layer.initialize(args[0]))
+            for layer in self.modules()
+            if isinstance(layer, ActNorm)
+        ]
+        try:
+            self.log_prob(x, classes)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        self.initialized_flag.fill_(True)
+        self._initialized = True
+
+    def _check_initialized(self) -> None:
+        if not self.initialized:
+            raise RuntimeError(
+                "the model is not initialised: call model.initialize(images) once on a batch "
+                "of training images, before the optimiser's first step"
+            )
+
+    # -- checks ----------------------------------------------------------------------------
+
+    def _check_images(self, x: Tensor, name: str = "x") -> None:
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(x.shape)}; accepted: (N, C, H, W) = "
+                f"(N, {', '.join(map(str, self.shape))})"
+            )
+
+    def _check_latents(self, latents: Sequence[Tensor]) -> None:
+        shapes = [tuple(z.shape[1:]) for z in latents]
+        if shapes != self.latent_shapes:
+            raise ValueError(f"latents have shapes {shapes}; accepted: {self.latent_shapes}")
+
+
+def _read_initialized_flag(model: FlowModel, _incompatible_keys: Any) -> None:
+    model._initialized = bool(model.initialized_flag)
