@@ -14,16 +14,19 @@ _EXPORTS = {
     "Conv1x1": "conv1x1",
     "Conv1x1LU": "conv1x1",
     "CouplingNet": "network",
+    "Flow": "flow",
     "FlowConfig": "likelihood",
     "FlowModel": "likelihood",
     "Glow": "glow",
     "GlowConfig": "glow",
     "Level": "glow",
+    "MultiScale": "glow",
     "Permutation": "permutation",
     "Split": "split",
     "Squeeze": "squeeze",
     "Step": "glow",
     "TopPrior": "split",
+    "load": "checkpoint",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from glowlite._tensors import halves, per_example, same_for_all
+from glowlite.flow import Gradients, gradients
 
 SCALES = ("sigmoid", "exp")
 
@@ -52,6 +53,26 @@ class Coupling(nn.Module):
         """(N, C, H, W) -> (N, C, H, W). Raises ValueError on odd C."""
         y_a, y_b = halves(y, "y")
         return torch.cat([self.inverse_transform(y_a, self.condition(y_b)), y_b], 1)
+
+    def rewind(self, y: Tensor, gy: Tensor, glogdet: Tensor) -> tuple[Tensor, Tensor, Gradients]:
+        """As `flow.rewind`, but one evaluation of the net serves both inverse and gradient."""
+        y_a, y_b = halves(y)
+        gy_a, gy_b = halves(gy)
+        x_b = y_b.detach().requires_grad_()
+        with torch.enable_grad():
+            h = self.condition(x_b)
+        h_leaf = h.detach().requires_grad_()
+        with torch.no_grad():
+            x_a = self.inverse_transform(y_a, h_leaf)
+        x_a.requires_grad_()
+        with torch.enable_grad():
+            outputs = self.transform(x_a, h_leaf)
+        gx_a, gh = gradients(outputs, (gy_a, glogdet), (x_a, h_leaf))
+        parameters = [p for p in self.net.parameters() if p.requires_grad]
+        gx_b, *found = gradients([h], [gh], [x_b, *parameters])
+        x = torch.cat([x_a.detach(), x_b.detach()], 1)
+        gx = torch.cat([gx_a, gy_b + gx_b], 1)
+        return x, gx, dict(zip(parameters, found, strict=True))
 
 
 class AffineCoupling(Coupling):

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
-from glowlite._tensors import halves
+from glowlite._tensors import halves, same_for_all
 from glowlite.actnorm import ActNorm
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU
 from glowlite.coupling import SCALES, AdditiveCoupling, AffineCoupling, Coupling
+from glowlite.flow import MEMORY_MODES, Flow, Gradients, rewind_all
 from glowlite.likelihood import FlowConfig, FlowModel, bits_per_dim, gaussian_log_prob
 from glowlite.network import PADDINGS, CouplingNet, ZeroLinear
 from glowlite.permutation import Permutation
@@ -24,7 +24,6 @@ from glowlite.squeeze import Squeeze
 
 COUPLINGS = ("affine", "additive")
 PERMUTATIONS = ("lu", "plain", "shuffle", "reverse")
-MEMORY_MODES = ("default", "checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,43 +91,110 @@ class Step(nn.Module):
         """(N, C, H, W) -> (N, C, H, W)."""
         return self.actnorm.inverse(self.permutation.inverse(self.coupling.inverse(y)))
 
+    def rewind(self, y: Tensor, gy: Tensor, glogdet: Tensor) -> tuple[Tensor, Tensor, Gradients]:
+        """As `flow.rewind`."""
+        return rewind_all([self.actnorm, self.permutation, self.coupling], y, gy, glogdet)
+
 
 class Level(nn.Module):
-    """Squeeze, then K steps of flow, then (but for the last level) split (Glow fig. 2b).
+    """Squeeze, then K steps of flow (Glow fig. 2b).
 
-    As a bijection, y holds both halves of the split: (N, C, H, W) -> (N, 4C, H/2, W/2).
+    forward, inverse, log-det, initial: the composition, (N, C, H, W) <-> (N, 4C, H/2, W/2).
     """
 
-    def __init__(self, steps: Sequence[Step], split: Split | None) -> None:
+    def __init__(self, steps: Sequence[Step]) -> None:
         super().__init__()
-        self.squeeze = Squeeze()
-        self.steps = nn.ModuleList(steps)
-        self.split = split
-        self.memory = "default"
+        self.squeeze, self.steps = Squeeze(), Flow(steps)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> (N, 4C, H/2, W/2), log-det (N,) float64."""
-        h, total = self.squeeze(x)
-        for step in self.steps:
-            if self.memory == "checkpoint" and torch.is_grad_enabled():
-                h, logdet = checkpoint(step, h, use_reentrant=False, preserve_rng_state=False)
-            else:
-                h, logdet = step(h)
-            total = total + logdet
-        if self.split is not None:
-            h, logdet = self.split(h)
-            total = total + logdet
-        return h, total
+        return self.steps(self.squeeze(x)[0])
 
     def inverse(self, y: Tensor) -> Tensor:
         """(N, 4C, H/2, W/2) -> (N, C, H, W)."""
-        h = y if self.split is None else self.split.inverse(y)
-        for step in reversed(self.steps):
-            h = step.inverse(h)
-        return self.squeeze.inverse(h)
+        return self.squeeze.inverse(self.steps.inverse(y))
 
 
-class Glow(FlowModel):
+class MultiScale(FlowModel):
+    """Levels of flow, each but the last handing half of its channels out (Glow fig. 2b).
+
+    forward:  h = x; at each level h = level(h), then (h, ε) = halves(split(h)) and ε is a
+              latent; after the last level, top(h) is the last latent
+    inverse:  the latents taken back in, last first
+    log-det:  the sum over all levels, splits and the top prior
+    initial:  that of its layers
+    """
+
+    def __init__(
+        self,
+        config: FlowConfig,
+        levels: Sequence[nn.Module],
+        splits: Sequence[Split],
+        top: TopPrior,
+        memory: str = "default",
+    ) -> None:
+        super().__init__(config)
+        self.levels, self.splits = nn.ModuleList(levels), nn.ModuleList(splits)
+        self.top = top
+        self.memory = memory
+
+    @property
+    def memory(self) -> str:
+        """What back-propagation keeps: "default", "checkpoint" or "reversible", see `Flow`."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, mode: str) -> None:
+        if mode not in MEMORY_MODES:
+            raise ValueError(f"memory is {mode!r}; accepted: {', '.join(MEMORY_MODES)}")
+        self._memory = mode
+        for module in self.modules():
+            if isinstance(module, Flow):
+                module.memory = mode
+
+    def _encode_to_top(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The split-off latents, the top activation before its prior, and the log-det so far."""
+        self._check_images(x)
+        latents, h, total = [], x, same_for_all(0.0, x)
+        for i, level in enumerate(self.levels):
+            h, logdet = level(h)
+            total = total + logdet
+            if i < len(self.splits):
+                y, logdet = self.splits[i](h)
+                h, eps = halves(y)
+                latents.append(eps)
+                total = total + logdet
+        return latents, h, total
+
+    def encode(self, x: Tensor, classes: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """(N, C, H, W) -> L latents, finest first; log-det (N,) float64.
+
+        A class-conditional model needs `classes`, (N,) int64: its top prior depends on them.
+
+        Raises:
+            ValueError: x has another shape, or classes are missing or not expected.
+        """
+        latents, h, total = self._encode_to_top(x)
+        top, logdet = self.top(h, classes)
+        return [*latents, top], total + logdet
+
+    def decode(self, latents: Sequence[Tensor], classes: Tensor | None = None) -> Tensor:
+        """L latents, finest first -> (N, C, H, W), exactly.
+
+        Raises:
+            ValueError: wrong number or shapes, or classes are missing or not expected.
+        """
+        self._check_latents(latents)
+        *rest, top = latents
+        h = self.top.inverse(top, classes)
+        for i in reversed(range(len(self.levels))):
+            if i < len(self.splits):
+                h = self.splits[i].inverse(torch.cat([h, rest[i]], 1))
+            h = self.levels[i].inverse(h)
+        return h
+
+
+class Glow(MultiScale):
     """Glow: L levels of squeeze, K steps of flow and split (slides "Architecture"; Glow fig. 2).
 
     forward:  x -> z, (N, C, H, W) -> (N, D); see `encode` for the latents level by level
@@ -139,9 +205,8 @@ class Glow(FlowModel):
 
     `Glow(config)` or `Glow(shape=(3, 32, 32), levels=3, …)`, options as in `GlowConfig`.
 
-    memory: what back-propagation keeps. "default": every activation. "checkpoint": the input of
-    each step only, at the price of a second forward pass; the gradients are the same, bit for
-    bit. Not part of the architecture: set `model.memory` at any time.
+    memory: what back-propagation keeps: "default", "checkpoint" or "reversible", see `Flow`. Not
+    part of the architecture: set `model.memory` at any time.
 
     >>> model = Glow(shape=(3, 8, 8), levels=2, depth=1, width=4)
     >>> x = torch.rand(2, 3, 8, 8) - 0.5
@@ -166,81 +231,31 @@ class Glow(FlowModel):
         if config is not None and options:
             raise TypeError(f"give a GlowConfig or options, not both; got {sorted(options)} too")
         config = config or GlowConfig(**options)
-        super().__init__(config)
         generator = torch.Generator().manual_seed(config.seed)
-        levels, self.latent_shapes = [], []
+        levels, splits, latent_shapes = [], [], []
         c, h, w = config.shape
         for i in range(config.levels):
             c, h, w = 4 * c, h // 2, w // 2
-            steps = [build_step(config, c, generator) for _ in range(config.depth)]
-            split = None
+            levels.append(Level([build_step(config, c, generator) for _ in range(config.depth)]))
             if i < config.levels - 1:
-                split = Split(c, learned=config.learn_split_prior, padding=config.padding)
+                splits.append(Split(c, learned=config.learn_split_prior, padding=config.padding))
                 c //= 2
-            levels.append(Level(steps, split))
-            self.latent_shapes.append((c, h, w))
-        self.levels = nn.ModuleList(levels)
-        self.top = TopPrior(c, learned=config.learn_top, n_classes=config.n_classes)
+            latent_shapes.append((c, h, w))
+        top = TopPrior(c, learned=config.learn_top, n_classes=config.n_classes)
+        super().__init__(config, levels, splits, top, memory)
+        self.latent_shapes = latent_shapes
         self.classifier = ZeroLinear(c, config.n_classes) if config.n_classes else None
-        self.n_classes = config.n_classes
-        self.memory = memory
 
     @property
-    def memory(self) -> str:
-        """What back-propagation keeps: "default" or "checkpoint"."""
-        return self.levels[0].memory
-
-    @memory.setter
-    def memory(self, mode: str) -> None:
-        if mode not in MEMORY_MODES:
-            raise ValueError(f"memory is {mode!r}; accepted: {', '.join(MEMORY_MODES)}")
-        for level in self.levels:
-            level.memory = mode
+    def n_classes(self) -> int:
+        """0 unless the model is class-conditional."""
+        return self.config.n_classes
 
     def set_net_dtype(self, dtype: torch.dtype | None) -> None:
         """Run the coupling nets alone under autocast in `dtype`; None: in the weights' own."""
         for layer in self.modules():
             if isinstance(layer, Coupling):
                 layer.net_dtype = dtype
-
-    def _encode_to_top(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """The split-off latents, the top activation before its prior, and the log-det so far."""
-        self._check_images(x)
-        latents, h, total = [], x, torch.zeros(x.shape[0], dtype=torch.float64, device=x.device)
-        for level in self.levels:
-            h, logdet = level(h)
-            total = total + logdet
-            if level.split is not None:
-                h, eps = halves(h)
-                latents.append(eps)
-        return latents, h, total
-
-    def encode(self, x: Tensor, classes: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
-        """(N, C, H, W) -> L latents, finest first; log-det (N,) float64.
-
-        A class-conditional model needs `classes`, (N,) int64: its top prior depends on them.
-
-        Raises:
-            ValueError: x has another shape, or classes are missing or not expected.
-        """
-        latents, h, total = self._encode_to_top(x)
-        top, logdet = self.top(h, classes)
-        return [*latents, top], total + logdet
-
-    def decode(self, latents: Sequence[Tensor], classes: Tensor | None = None) -> Tensor:
-        """L latents, finest first -> (N, C, H, W), exactly.
-
-        Raises:
-            ValueError: wrong number or shapes, or classes are missing or not expected.
-        """
-        self._check_latents(latents)
-        *rest, top = latents
-        h = self.top.inverse(top, classes)
-        for level in reversed(self.levels):
-            if level.split is not None:
-                h = torch.cat([h, rest.pop()], 1)
-            h = level.inverse(h)
-        return h
 
     def log_prob(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
         """log p(x) in nats, (N, C, H, W) -> (N,) float64.
@@ -275,6 +290,7 @@ class Glow(FlowModel):
         classes: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean bits/dim, plus weight_y times the mean classification loss in bits.
 
@@ -282,9 +298,9 @@ class Glow(FlowModel):
         "class_bits" and "correct". One pass serves both.
         """
         if not self.n_classes:
-            return super().loss(images, classes, generator=generator)
+            return super().loss(images, classes, generator=generator, noise=noise)
         self._check_initialized()
-        latents, h, logdet = self._encode_to_top(self.dequantize(images, generator))
+        latents, h, logdet = self._encode_to_top(self.dequantize(images, generator, noise))
         top, logdet_top = self.top(h, classes)
         log_prob = sum(map(gaussian_log_prob, [*latents, top]), start=logdet + logdet_top)
         bits = bits_per_dim(log_prob, self.dims, self.config.n_bits)

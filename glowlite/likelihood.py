@@ -283,6 +283,7 @@ class FlowModel(nn.Module):
         classes: Tensor | None = None,
         *,
         generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """What training minimises, and its parts per example, detached: {"bits_per_dim": (N,)}.
 
@@ -290,7 +291,7 @@ class FlowModel(nn.Module):
             RuntimeError: the model has not been initialised from data.
         """
         self._check_initialized()
-        bits = self.bits_per_dim(images, classes, generator=generator)
+        bits = self.bits_per_dim(images, classes, generator=generator, noise=noise)
         return bits.mean(), {"bits_per_dim": bits.detach()}
 
     # -- synthesis -------------------------------------------------------------------------

@@ -1,0 +1,135 @@
+"""Slides "Composition" and "potential for memory savings": bijections, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
+
+from glowlite._tensors import same_for_all
+
+MEMORY_MODES = ("default", "checkpoint", "reversible")
+
+
+class Layer(Protocol):
+    """A bijection that knows how much it stretches space.
+
+    forward:  y = f(x), and log|det ∂y/∂x|, natural logarithm, one number per example, shape (N,)
+    inverse:  x = f⁻¹(y)
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def inverse(self, y: Tensor) -> Tensor: ...
+
+
+class Flow(nn.ModuleList):
+    """The composition f = f_K ∘ … ∘ f₂ ∘ f₁ (slide "Composition"; Glow §2, eq. 6).
+
+    forward:  h₀ = x,  hᵢ = fᵢ(hᵢ₋₁),  z = h_K
+    inverse:  hᵢ₋₁ = fᵢ⁻¹(hᵢ), from h_K = z back to h₀ = x
+    log-det:  Σᵢ₌₁ᴷ log|det ∂hᵢ/∂hᵢ₋₁|, added up in float64
+    initial:  that of its layers
+
+    `memory` says what back-propagation keeps of K layers; the gradients are of the same function:
+
+    - "default": every activation inside every layer.
+    - "checkpoint": each hᵢ; a layer's inside is computed again when its turn comes. Gradients
+      are equal to the default's bit for bit.
+    - "reversible": z alone, whatever K is; hᵢ₋₁ = fᵢ⁻¹(hᵢ) in the backward pass. Gradients carry
+      the rounding of the inverse. No second derivatives and no `torch.func` in this mode.
+    """
+
+    memory: str = "default"
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, …) -> z, and the sum of the log-dets, (N,) float64."""
+        if self.memory == "reversible" and torch.is_grad_enabled():
+            return _Reversible.apply(self, x, *self.parameters())
+        keep_inputs_only = self.memory == "checkpoint" and torch.is_grad_enabled()
+        h, total = x, same_for_all(0.0, x)
+        for layer in self:
+            if keep_inputs_only:
+                h, logdet = checkpoint(layer, h, use_reentrant=False, preserve_rng_state=False)
+            else:
+                h, logdet = layer(h)
+            total = total + logdet
+        return h, total
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """z -> x, the layers undone in the opposite order."""
+        for layer in reversed(self):
+            z = layer.inverse(z)
+        return z
+
+
+# -- back-propagation without stored activations ---------------------------------------------
+
+Gradients = dict[nn.Parameter, Tensor | None]
+
+
+def gradients(
+    outputs: Sequence[Tensor], upstream: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """Σ ⟨upstream, ∂output/∂input⟩ for each input; None where nothing depends on it."""
+    live = [(o, g) for o, g in zip(outputs, upstream, strict=True) if o.requires_grad]
+    return torch.autograd.grad(
+        [o for o, _ in live], inputs, [g for _, g in live], allow_unused=True
+    )
+
+
+def rewind(
+    layer: nn.Module, y: Tensor, gy: Tensor, glogdet: Tensor
+) -> tuple[Tensor, Tensor, Gradients]:
+    """Back-propagate through a layer from its output alone.
+
+    y: the output; gy and glogdet: the loss's gradients with respect to it and to the log-det.
+    Returns the input x = f⁻¹(y), the gradient with respect to x, and those of the parameters.
+    A layer with a cheaper way than inverse-then-forward has a method `rewind` of its own.
+    """
+    if hasattr(layer, "rewind"):
+        return layer.rewind(y, gy, glogdet)
+    with torch.no_grad():
+        x = layer.inverse(y)
+    x.requires_grad_()
+    parameters = [p for p in layer.parameters() if p.requires_grad]
+    with torch.enable_grad():
+        outputs = layer(x)
+    gx, *found = gradients(outputs, (gy, glogdet), [x, *parameters])
+    return x.detach(), gx, dict(zip(parameters, found, strict=True))
+
+
+def rewind_all(
+    layers: Sequence[nn.Module], y: Tensor, gy: Tensor, glogdet: Tensor
+) -> tuple[Tensor, Tensor, Gradients]:
+    """`rewind` through a composition, the last layer first."""
+    found: Gradients = {}
+    for layer in reversed(layers):
+        y, gy, more = rewind(layer, y, gy, glogdet)
+        found |= more
+    return y, gy, found
+
+
+class _Reversible(torch.autograd.Function):
+    """A flow that stores its output only."""
+
+    @staticmethod
+    def forward(ctx: Any, flow: Flow, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
+        h, total = x, same_for_all(0.0, x)
+        for layer in flow:
+            h, logdet = layer(h)
+            total = total + logdet
+        ctx.flow, ctx.parameters = flow, parameters
+        ctx.save_for_backward(h)
+        return h, total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gz: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
+        (z,) = ctx.saved_tensors
+        _, gx, found = rewind_all(list(ctx.flow), z, gz, glogdet)
+        return None, gx, *(found.get(p) for p in ctx.parameters)
