@@ -1,0 +1,71 @@
+"""Checking things that are not the reference's own: torch modules, with torch never imported here.
+
+Whoever passes a torch object has imported torch, so it is found in ``sys.modules``; the reference
+itself runs on NumPy and SciPy alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+
+def is_torch(obj: object) -> bool:
+    """Whether obj is a torch tensor or module."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(obj, (torch.Tensor, torch.nn.Module))
+
+
+def tensor_to_array(x) -> np.ndarray:
+    """A tensor as an array; of rank 4, (N, C, H, W) becomes (N, H, W, C)."""
+    a = x.detach().cpu().numpy()
+    return np.ascontiguousarray(np.moveaxis(a, 1, -1)) if a.ndim == 4 else a
+
+
+class from_torch:  # noqa: N801 (reads as the function it stands for)
+    """A torch module, or functions on tensors, in the reference's clothes: arrays in, arrays out.
+
+    ``forward(x) -> (y, logdet)`` and, where there is one, ``inverse(y) -> x``.  Arrays of rank 4
+    are (N, H, W, C) outside and (N, C, H, W) inside; other ranks pass as they are.  A module is
+    checked in a float64 copy on the CPU, in the mode (train or eval) it is in: the formulas are
+    the same, and only float64 can tell a formula that is right from one that is nearly so.
+    """
+
+    def __init__(self, module: Callable, inverse: Callable | None = None) -> None:
+        torch = sys.modules.get("torch")
+        if torch is None:
+            raise TypeError("from_torch needs a torch module, but torch has not been imported")
+        if not callable(module):
+            raise TypeError(f"module must be a torch module or function, not {type(module)}")
+        self._torch, self.name, self.notes = torch, type(module).__name__, []
+        if isinstance(module, torch.nn.Module):
+            kinds = {p.dtype for p in [*module.parameters(), *module.buffers()]}
+            module = copy.deepcopy(module).cpu().double()
+            if torch.float32 in kinds or torch.float16 in kinds or torch.bfloat16 in kinds:
+                self.notes.append("its parameters were cast to float64, in a copy, to be checked")
+            inverse = inverse or getattr(module, "inverse", None)
+        else:
+            self.name = getattr(module, "__name__", self.name)
+        self._forward = module
+        if inverse is not None:
+            self.inverse = lambda y: self._from(inverse(self._to(y)))
+
+    def _to(self, a: np.ndarray):
+        a = np.moveaxis(a, -1, 1) if a.ndim == 4 else a
+        return self._torch.from_numpy(np.array(a, order="C"))
+
+    def _from(self, t):
+        return tensor_to_array(t) if isinstance(t, self._torch.Tensor) else t
+
+    def forward(self, x: np.ndarray):
+        """(y, logdet) as arrays; anything unexpected is handed on for check to complain about."""
+        inside = self._to(x)
+        before = inside.clone()
+        with self._torch.no_grad():
+            out = self._forward(inside)
+        if not self._torch.equal(inside, before):
+            x[...] = self._from(inside)  # let check see that the input was changed
+        return tuple(self._from(o) for o in out) if isinstance(out, (tuple, list)) else out
