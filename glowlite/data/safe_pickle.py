@@ -21,9 +21,7 @@ MAX_BYTES = 64 * 2**20
 MAX_INSTRUCTIONS = 500_000
 
 _MARK = object()
-_VALUES = frozenset(
-    "SHORT_BINSTRING BINSTRING BINUNICODE SHORT_BINUNICODE BININT BININT1 BININT2 LONG1".split()
-)
+_VALUES = frozenset("SHORT_BINSTRING BINSTRING BINUNICODE BININT BININT1 BININT2".split())
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _ARRAY, _DTYPE, _NDARRAY = "numpy.core.multiarray _reconstruct", "numpy dtype", "numpy ndarray"
 
