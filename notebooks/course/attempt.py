@@ -1,0 +1,189 @@
+"""Call a student's function safely: bounded time, captured prints, no traceback, no surprises.
+
+On Unix, in the main thread (where a notebook runs its cells) a timer interrupts the call. It acts
+between two Python instructions, so one very long NumPy operation is allowed to end first. Where
+there is no such timer (Windows, another thread) the call runs in a thread of its own that is left
+behind when its time is up; the message then asks for a restart of the kernel.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import linecache
+import signal
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SECONDS = 5.0
+"""How long a student's function may take, for all points of one check together."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one call: a value, or a sentence about what went wrong."""
+
+    value: Any = None
+    trouble: str = ""
+    undone: bool = False
+    printed: str = ""
+
+
+class _TimeUp(BaseException):
+    """Not an Exception, so that a student's `except Exception` does not swallow it."""
+
+
+def attempt(fn: Callable, args: tuple, names: tuple[str, ...] = (), seconds: float = SECONDS,
+            ) -> Outcome:
+    """Call ``fn(*args)`` on copies of the arguments and say what happened.
+
+    `names` are the arguments' names for messages. Never raises what `fn` raises, and returns
+    after about `seconds` (see the module's text for the one exception).
+    """
+    given = copy.deepcopy(args)
+    printed = _Limited()
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with np.errstate(all="ignore"):
+                value = _timed(lambda: fn(*given), seconds)
+    except NotImplementedError:
+        return Outcome(undone=True, printed=printed.text())
+    except _TimeUp:
+        return Outcome(
+            trouble=f"It had not finished after {seconds:g} seconds and was stopped. "
+            f"Is there a loop that never ends?{_LEFT_BEHIND if not _has_timer() else ''}",
+            printed=printed.text(),
+        )
+    except RecursionError:
+        return Outcome(trouble="It calls itself without end (RecursionError).",
+                       printed=printed.text())
+    except KeyboardInterrupt:
+        return Outcome(trouble="It was interrupted.", printed=printed.text())
+    except BaseException as error:  # a student's code may raise anything, SystemExit included
+        return Outcome(trouble=_describe(error, fn), printed=printed.text())
+    for k, (before, after) in enumerate(zip(args, given, strict=True)):
+        if not _same(before, after):
+            name = names[k] if k < len(names) else f"number {k + 1}"
+            return Outcome(
+                trouble=f"It changed its argument {name} in place. The caller still needs it: "
+                "compute a new array (y = x + b, not x += b), or start from x.copy().",
+                printed=printed.text(),
+            )
+    return Outcome(value=value, undone=_is_undone(value), printed=printed.text())
+
+
+_LEFT_BEHIND = " It may still be running: restart the kernel before you go on."
+
+
+def _has_timer() -> bool:
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+
+
+def _timed(call: Callable[[], Any], seconds: float) -> Any:
+    if _has_timer():
+        with _alarm(seconds):
+            return call()
+    result: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            result["value"] = call()
+        except BaseException as error:
+            result["error"] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise _TimeUp
+    if "error" in result:
+        raise result["error"]
+    return result["value"]
+
+
+@contextmanager
+def _alarm(seconds: float):
+    def ring(signum, frame):
+        raise _TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    # It rings again and again, for code that swallows even a BaseException.
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _Limited(io.TextIOBase):
+    """A text stream that remembers the first characters and drops the rest."""
+
+    limit = 2000
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._length = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if self._length < self.limit:
+            self._parts.append(text[: self.limit - self._length])
+        self._length += len(text)
+        return len(text)
+
+    def text(self) -> str:
+        more = "\n… (more was printed)" if self._length > self.limit else ""
+        return "".join(self._parts).rstrip() + more
+
+
+def _is_undone(value: Any) -> bool:
+    """Nothing returned, or a place-holder, alone or in a tuple of nothing else."""
+    if isinstance(value, tuple) and value:
+        return all(_is_undone(part) for part in value)
+    return value is None or value is Ellipsis or value is NotImplemented
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two copies of an argument are still equal."""
+    if isinstance(a, np.ndarray):
+        return (isinstance(b, np.ndarray) and a.shape == b.shape and a.dtype == b.dtype
+                and a.tobytes() == b.tobytes())
+    if isinstance(a, (list, tuple)) and type(a) is type(b):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, (int, float, complex, str, bytes, type(None))):
+        return a == b or (a != a and b != b)
+    return True  # layers, functions, generators: nothing we can compare in general
+
+
+def _describe(error: BaseException, fn: Callable) -> str:
+    """One sentence: the error's type, its message and the line in the student's own code."""
+    try:
+        text = " ".join(str(error).split())
+    except BaseException:
+        text = ""
+    text = text if len(text) <= 200 else text[:200] + "…"
+    sentence = f"It raised {type(error).__name__}" + (f": {text}" if text else "")
+    home = getattr(getattr(fn, "__code__", None), "co_filename", None)
+    line, step = None, error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == home:
+            line = step.tb_lineno
+        step = step.tb_next
+    if line is None:
+        return sentence + _end(sentence)
+    source = linecache.getline(home, line).strip()
+    return f"{sentence} (line {line}" + (f": `{source}`" if source else "") + ")."
+
+
+def _end(sentence: str) -> str:
+    return "" if sentence.endswith((".", "!", "?", "…")) else "."

@@ -1,0 +1,248 @@
+"""How an answer is judged: its values at chosen points, and what they look like if wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .attempt import SECONDS, Outcome, attempt
+
+if TYPE_CHECKING:
+    from .exercise import Exercise
+
+
+@dataclass(frozen=True)
+class Case:
+    """A point to try: what it is, in words that fit after "for", and the arguments."""
+
+    name: str
+    args: tuple
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """"right", "wrong" or "not done", and the sentence that says why."""
+
+    status: str
+    message: str = ""
+    printed: str = ""
+
+
+RIGHT = Verdict("right", "All points agree.")
+NOTHING = "The function returns nothing yet: write its body, and its `return`."
+
+
+def judge_values(exercise: Exercise, fn: Callable) -> Verdict:
+    """Compare `fn` with the exercise's truth at all its cases.
+
+    Order of the diagnosis: not done; a raise, a time-out or a changed argument; the values of a
+    known mutant; the input handed back; type, shape, NaN; a sign or a constant factor; the first
+    value that differs.
+    """
+    outcomes = _run(exercise, fn)
+    printed = next((o.printed for o in outcomes if o.printed), "")
+    return replace(_compare(exercise, outcomes), printed=printed)
+
+
+def judge_layer(exercise: Exercise, fn: Callable) -> Verdict:
+    """As `judge_values`, for `fn(x, *parameters) -> (y, logdet)`, and let `reference.check` speak.
+
+    Where y is right and the log-determinant is wrong in a way no mutant names, the message is
+    that of `reference.check`, which measures the Jacobian and names the likely mistake.
+    """
+    verdict = judge_values(exercise, fn)
+    known = {m.says for m in exercise.mutants if m.says}
+    if verdict.status != "wrong" or verdict.message in known:
+        return verdict
+    case = exercise.cases[0]
+    outcome = attempt(fn, case.args, _argument_names(exercise))
+    if outcome.trouble or not isinstance(outcome.value, tuple) or len(outcome.value) != 2:
+        return verdict
+    truth = _truth(exercise)(*case.args)
+    if _difference(outcome.value[0], truth[0], exercise.rtol, "y"):
+        return verdict  # y itself is wrong; the Jacobian of something else would only confuse
+
+    def forward(x: np.ndarray) -> tuple:
+        inner = attempt(fn, (x, *case.args[1:]))
+        if inner.trouble:
+            raise ValueError(inner.trouble)
+        return inner.value
+
+    try:
+        from reference.check import check
+
+        report = check(forward, case.args[0])
+    except (ImportError, ValueError, TypeError):
+        return verdict  # the comparison of values has already said what is wrong
+    if report:
+        return verdict
+    return replace(verdict, message=f"For {case.name}: {report.message}")
+
+
+def _run(exercise: Exercise, fn: Callable) -> list[Outcome]:
+    """The outcomes at the cases in order, up to the first that went wrong."""
+    outcomes: list[Outcome] = []
+    end = time.monotonic() + SECONDS
+    names = _argument_names(exercise)
+    for case in exercise.cases:
+        outcome = attempt(fn, case.args, names, max(end - time.monotonic(), 0.05))
+        outcomes.append(outcome)
+        if outcome.trouble or outcome.undone:
+            break
+    return outcomes
+
+
+def _argument_names(exercise: Exercise) -> tuple[str, ...]:
+    code = getattr(exercise.solution, "__code__", None)
+    return code.co_varnames[: code.co_argcount] if code else ()
+
+
+def _truth(exercise: Exercise) -> Callable:
+    return exercise.truth or exercise.solution
+
+
+def _compare(exercise: Exercise, outcomes: list[Outcome]) -> Verdict:
+    last, case = outcomes[-1], exercise.cases[len(outcomes) - 1]
+    if last.undone:
+        if len(outcomes) == 1:
+            return Verdict("not done", NOTHING)
+        return Verdict("wrong", f"For {case.name} it returns nothing: is a `return` missing?")
+    if last.trouble:
+        where = "" if len(outcomes) == 1 else f"For {case.name}: "
+        return Verdict("wrong", where + last.trouble)
+
+    truths = [_truth(exercise)(*case.args) for case in exercise.cases]
+    values = [o.value for o in outcomes]
+    parts = exercise.returns
+    differences = [
+        _difference(v, t, exercise.rtol, parts) for v, t in zip(values, truths, strict=True)
+    ]
+    if not any(differences):
+        return RIGHT
+    for mutant in exercise.mutants:
+        if mutant.says and _coincides(mutant.fn, exercise, values):
+            return Verdict("wrong", mutant.says)
+    if all(
+        case.args and _agree(v, case.args[0], exercise.rtol)
+        for v, case in zip(values, exercise.cases, strict=True)
+    ):
+        return Verdict("wrong", "It returns its first argument unchanged.")
+    pattern = _pattern(values, truths, exercise.rtol)
+    if pattern:
+        return Verdict("wrong", pattern)
+    first = next(k for k, d in enumerate(differences) if d)
+    return Verdict("wrong", f"For {exercise.cases[first].name}: {differences[first]}")
+
+
+def _coincides(mutant: Callable, exercise: Exercise, values: list) -> bool:
+    """Whether the values are those of a known wrong answer, at every point."""
+    for case, value in zip(exercise.cases, values, strict=True):
+        wrong = attempt(mutant, case.args)
+        if wrong.trouble or not _agree(value, wrong.value, exercise.rtol):
+            return False
+    return True
+
+
+def _agree(got: Any, expected: Any, rtol: float) -> bool:
+    return not _difference(got, expected, rtol, ())
+
+
+def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
+    """Empty if `got` is `expected` up to `rtol`, else a sentence about the first difference."""
+    if isinstance(expected, tuple):
+        labels = [parts[k] if k < len(parts) else f"part {k + 1}" for k in range(len(expected))]
+        wanted = f"a tuple ({', '.join(labels)})"
+        if not isinstance(got, tuple):
+            return f"it should return {wanted}; it returned {_kind(got)}."
+        if len(got) != len(expected):
+            return f"it should return {wanted}; it returned a tuple of {len(got)}."
+        for value, truth, label in zip(got, expected, labels, strict=True):
+            sentence = _difference(value, truth, rtol, label)
+            if sentence:
+                return sentence
+        return ""
+    subject = parts if isinstance(parts, str) and parts else (parts[0] if parts else "the result")
+    if isinstance(expected, (str, bool, type(None))):
+        return "" if got == expected and type(got) is type(expected) else (
+            f"{subject} should be {expected!r}; it is {_short_repr(got)}.")
+    if type(got).__module__.split(".")[0] == "torch":
+        return (f"{subject} is a torch tensor; this exercise wants NumPy "
+                "(`tensor.detach().numpy()` turns one into the other).")
+    if isinstance(got, (list, tuple, dict, set)) and not isinstance(expected, (list, dict)):
+        wanted = f"an array of shape {np.shape(expected)}" if np.ndim(expected) else "a number"
+        return (f"{subject} is a {type(got).__name__}; it should be {wanted}. "
+                "(`np.array(...)` turns a list into an array.)")
+    if got is None or got is Ellipsis:
+        return f"{subject} is {got}: that part is still missing."
+    try:
+        value, truth = np.asarray(got), np.asarray(expected)
+    except Exception:
+        value = np.asarray(None)
+    if value.dtype.kind not in "biufc":
+        return f"{subject} should be made of numbers; it is {_kind(got)}."
+    if value.shape != truth.shape:
+        return f"{subject} should have shape {truth.shape}; it has shape {value.shape}."
+    if value.dtype.kind == "c" and truth.dtype.kind != "c":
+        return f"{subject} is complex; it should be real."
+    if value.dtype in (np.float16, np.float32) and truth.dtype == np.float64:
+        return f"{subject} is {value.dtype}; it should be float64, or digits are lost."
+    if value.size == 0:
+        return ""
+    value, truth = value.astype(complex), truth.astype(complex)
+    scale = np.abs(truth[np.isfinite(truth)]).max(initial=0.0) or 1.0
+    with np.errstate(all="ignore"):
+        same = (np.abs(value - truth) <= rtol * scale) | (value == truth)
+    same |= np.isnan(value) & np.isnan(truth)
+    if same.all():
+        return ""
+    index = tuple(int(k) for k in np.argwhere(~same)[0])
+    place = f"{subject}[{', '.join(map(str, index))}]" if index else subject
+    many = f" {int((~same).sum())} of {same.size} entries differ." if same.size > 1 else ""
+    return f"{place} should be {_number(truth[index])}; it is {_number(value[index])}.{many}"
+
+
+def _pattern(values: list, truths: list, rtol: float) -> str:
+    """A sign or one constant factor that explains every value, for single arrays or numbers."""
+    if not all(isinstance(v, (np.ndarray, np.generic, int, float)) for v in values):
+        return ""
+    try:
+        got = np.concatenate([np.ravel(v) for v in values]).astype(float)
+        want = np.concatenate([np.ravel(t) for t in truths]).astype(float)
+        shapes = all(np.shape(v) == np.shape(t) for v, t in zip(values, truths, strict=True))
+    except (ValueError, TypeError):
+        return ""
+    if not shapes or got.size < 2 or not np.isfinite(got).all() or not (want != 0).any():
+        return ""
+    factor = float(got @ want / (want @ want))
+    if factor == 0 or np.abs(got - factor * want).max() > rtol * np.abs(want).max():
+        return ""
+    if abs(factor + 1) < 1e-9:
+        return "Every value has the wrong sign."
+    return f"Every value is {factor:.6g} times what it should be."
+
+
+def _number(z: complex) -> str:
+    if z.imag:
+        return f"{z.real:.6g}{z.imag:+.6g}i"
+    return f"{z.real:.6g}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _short_repr(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:
+        return _kind(value)
+    return text if len(text) <= 60 else text[:60] + "…"
