@@ -1,0 +1,193 @@
+"""Grade a log-determinant that a student typed: LaTeX, Unicode or plain text.
+
+>>> grade("actnorm", r"h \\cdot w \\cdot \\sum_i \\log|s_i|").message
+'Right: h·w·Σ log|s|, one log|s| per channel at each of the h·w pixels.'
+>>> print(grade("conv1x1", "log|det W|").message)
+Not yet: h·w is missing: the same map acts at every one of the h·w pixels.
+
+The text is read by a small parser (no `eval`) and compared with the slide's formula at chosen
+points; equal values at all of them is what "right" means.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+import numpy as np
+
+from ._formula_layers import LAYERS, Mistake, agree, points, values, wrong_formulas
+from ._formula_parse import Unreadable, parse, split_equation, symbols, tokenize
+
+__all__ = ["Grade", "grade", "LAYERS"]
+
+PRAISE = {
+    "flow": "log|det dz/dx|, the log of the change of volume",
+    "actnorm": "h·w·Σ log|s|, one log|s| per channel at each of the h·w pixels",
+    "conv1x1": "h·w·log|det W|, the same W at each of the h·w pixels",
+    "lu": "log|det W| = Σ log|s|, as on the LU slide; the layer's own log-det is h·w times this",
+    "affine_coupling": "Σ log|s| over every pixel and channel of the half that is scaled",
+    "additive_coupling": "0, because s = 1: a shift changes no volume",
+}
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The answer to one formula: ``bool(grade)``, ``grade.message``, ``grade.mistake``.
+
+    ``mistake`` is None when right, else a short name such as "abs", "hw", "sign", "unreadable".
+    """
+
+    layer: str
+    ok: bool
+    message: str
+    mistake: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        return self.message
+
+    def _repr_html_(self) -> str:
+        colour, mark = ("#1b7f4b", "Right") if self.ok else ("#b3541e", "Not yet")
+        words = html.escape(self.message.removeprefix(mark + ": "))
+        return (
+            f'<div style="border-left:4px solid {colour};padding:.4em .8em">'
+            f'<b style="color:{colour}">{mark}.</b> {words}</div>'
+        )
+
+
+def grade(layer: str, text: str) -> Grade:
+    """Compare a typed formula with log|det ∂y/∂x| of ``layer``.
+
+    ``layer`` is one of :data:`LAYERS`; for "flow" the whole log p(x) is right too, for "lu" both
+    log|det W| and the layer's h·w times it.  Any string gets a Grade, in bounded time; TypeError
+    for a text that is not a string, ValueError for an unknown layer.
+    """
+    if not isinstance(layer, str) or layer not in LAYERS:
+        raise ValueError(f"layer: got {layer!r}; accepted are {', '.join(map(repr, LAYERS))}")
+    if not isinstance(text, str):
+        raise TypeError(f"text: got {type(text).__name__}; accepted is a str with one formula")
+    try:
+        parts = split_equation(tokenize(text))
+        if any(not part for part in parts):
+            raise Unreadable("One side of the “=” is empty.")
+        first = _both_readings(layer, parts[-1])
+        if not first:
+            return first
+        for part in parts[1:-1]:  # a chain a = b = c: every link must hold
+            middle = _both_readings(layer, part, allow_restating=True)
+            if not middle:
+                return middle
+        if len(parts) > 1:
+            _check_left_side(layer, parts[0], parts[1])
+        return first
+    except Mistake as mistake:
+        return Grade(layer, False, f"Not yet: {mistake}", mistake.name)
+    except Unreadable as why:
+        return Grade(layer, False, f"Not yet: {why}", "unreadable")
+
+
+def _both_readings(layer: str, tokens: list, allow_restating: bool = False) -> Grade:
+    """`log (a)^2` may mean log(a²) or (log a)²: right if either is."""
+    verdict = None
+    for power_inside in (True, False):
+        tree = parse(tokens, power_inside)
+        try:
+            attempt = _judge(layer, tree, allow_restating)
+        except Mistake as mistake:
+            attempt = Grade(layer, False, f"Not yet: {mistake}", mistake.name)
+        if attempt:
+            return attempt
+        if verdict is None or verdict.mistake == "other":
+            verdict = attempt
+    return verdict
+
+
+def _check_left_side(layer: str, left: list, right: list) -> None:
+    """A left side that is a formula must equal the right side; a label such as log_det may stand."""
+    try:
+        a, _ = values(layer, parse(left))
+        b, _ = values(layer, parse(right))
+    except (Unreadable, Mistake):
+        return
+    if all(v.ndim == 0 for v in a) and not agree(a, b):
+        raise Mistake("equation", "the two sides of your “=” are not equal. Check the left one.")
+
+
+def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
+    used = symbols(tree)
+    here = points(layer)
+    target = [np.array(p.target) for p in here]
+    got, single_step = values(layer, tree)
+
+    if any(v.ndim == 1 for v in got):
+        raise Mistake("dimension", "your formula still has one value per channel: sum it.")
+    if any(v.ndim == 2 for v in got):
+        hint = " Write a small w for the width; W is the matrix." if "W" in used else ""
+        raise Mistake("dimension", f"your formula is still a matrix; a number is asked for.{hint}")
+    got = [np.array(v.real) if np.iscomplexobj(v) and abs(v.imag) < 1e-9 else v for v in got]
+    if any(np.iscomplexobj(v) for v in got):
+        raise Mistake("abs", "your formula becomes complex: take |·| before the logarithm.")
+    if any(np.isinf(v) for v in got):
+        raise Mistake("infinite", "your formula is infinite, or too large for a number.")
+
+    if layer == "flow":
+        if "p(x)" in used:
+            raise Mistake("circular", "p(x) is what we want to find; write it with p(z) and dz/dx.")
+        whole = [np.array(p.log_p["x"]) for p in here]
+        if agree(got, whole):
+            return _right(layer, "log p(x) = log p(z) + log|det dz/dx|, the whole log-likelihood")
+        one_step = [np.log(np.abs(np.linalg.det(p.steps[1]))) for p in here]
+        if single_step and agree(got, [np.array(v) for v in one_step]):
+            return _right(layer, "the log-determinant of one step; the flow's is the sum over them")
+    if agree(got, target) and not allow_restating:
+        _refuse_restating(layer, used)
+    if agree(got, target):
+        return _right(layer, PRAISE[layer])
+    if layer == "lu" and agree(got, [p.symbols["h"] * p.symbols["w"] * p.target for p in here]):
+        _refuse_restating(layer, used) if not allow_restating else None
+        return _right(layer, "h·w·Σ log|s|, the whole layer's; the slide's log|det W| has no h·w")
+
+    for candidate, name, reason in wrong_formulas(layer):
+        if agree(got, candidate):
+            raise Mistake(name, reason + _undefined_at(here, got) + ".")
+    if layer == "additive_coupling":
+        raise Mistake("zero", "additive coupling only shifts; what does a shift do to a volume?")
+    if any(np.isnan(v) for v in got):
+        defined = [v.copy() if np.isfinite(v) else t for v, t in zip(got, target, strict=True)]
+        if agree(defined, target) and any(np.isfinite(v) for v in got):
+            raise Mistake("abs", NO_BARS_AT + _undefined_at(here, got) + ".")
+        raise Mistake("undefined", "your formula is not a number" + _undefined_at(here, got) + ".")
+    place = max(range(len(here)), key=lambda k: abs(got[k] - target[k]))
+    p, v = here[place], float(got[place])
+    raise Mistake(
+        "other", f"at {p.words} your formula gives {v:.4g}; the log-determinant is {p.target:.4g}."
+    )
+
+
+NO_BARS_AT = "you forgot |·|"
+
+
+def _undefined_at(here: tuple, got: list) -> str:
+    bad = next((p for p, v in zip(here, got, strict=True) if np.isnan(v)), None)
+    return f": at {bad.words.replace('-', '−')} your formula is undefined" if bad else ""
+
+
+def _refuse_restating(layer: str, used: set[str]) -> None:
+    if layer != "flow" and used & {"J", "deriv"}:
+        raise Mistake(
+            "restates", "true for any layer; now put in this layer's own Jacobian, its parameters."
+        )
+    if layer == "lu" and used & {"W", "P", "L", "U"}:
+        raise Mistake(
+            "restates",
+            "true, but it still takes a determinant of a c × c matrix. Write it with s alone.",
+        )
+    if layer == "additive_coupling" and "s" in used:
+        raise Mistake("restates", "in additive coupling s = 1: put that in. What remains?")
+
+
+def _right(layer: str, what: str) -> Grade:
+    return Grade(layer, True, f"Right: {what}.")
