@@ -48,6 +48,13 @@ def _open(path: Path):
             "LSUN's files need the package lmdb: pip install 'glow-course[lsun]' (or lmdb)"
         ) from error
     try:
-        return lmdb.open(str(path), readonly=True, lock=False, max_readers=1)
+        database = lmdb.open(str(path), readonly=True, lock=False, max_readers=1)
     except lmdb.Error as error:
         raise DataError(f"{path}: truncated or damaged lmdb ({error})") from error
+    # lmdb reads through a memory map: a page beyond the file's end would kill the process.
+    need = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
+    have = (path / "data.mdb").stat().st_size
+    if have < need:
+        database.close()
+        raise DataError(f"{path}: truncated lmdb, {have} bytes of at least {need}")
+    return database

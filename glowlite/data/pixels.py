@@ -43,11 +43,10 @@ def square(image: Image.Image, size: int, crop: Crop = min) -> np.ndarray:
     w, h = image.size
     side = crop(w, h)
     left, top = (w - side) // 2, (h - side) // 2
-    box = (left, top, left + side, top + side)
-    if side == size:
-        image = image.crop(box)
-    else:
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=box)
+    # Cropped first: with its own `box`, resize would look at pixels outside the square.
+    image = image.crop((left, top, left + side, top + side))
+    if side != size:
+        image = image.resize((size, size), Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(size, size, -1)
 
 
