@@ -125,10 +125,10 @@ class ResumingDownloader:
                 self._go_on(url)
                 break
             except dropped:
-                failures = 1 if self._have() > before else failures + 1
+                failures = 0 if self._have() > before else failures + 1
                 if failures >= self.tries:
                     raise
-                time.sleep(self.pause * failures)
+                time.sleep(self.pause * max(failures, 1))
         shutil.move(self.part, output_file)
 
     def _have(self) -> int:
@@ -160,7 +160,8 @@ class ResumingDownloader:
                     disable=None if self.progress is None else not self.progress,
                 ) as bar,
             ):  # fmt: skip
-                for chunk in response.iter_content(2**16):
+                # A chunk cut short by a dropped connection is lost, so it is small.
+                for chunk in response.iter_content(2**13):
                     file.write(chunk)
                     bar.update(len(chunk))
         if length and self._have() != start + int(length):
