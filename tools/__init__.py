@@ -1,0 +1,1 @@
+"""Tools of those who write this project; nothing here is installed."""
