@@ -1,0 +1,209 @@
+"""Files that are whole or absent, and that cannot run code.
+
+Every file is written beside its final name, flushed to the disk, and renamed: a reader sees the
+old file or the new one, never half of one.  Tensors live in safetensors, everything else in JSON.
+A header in the file says what the tensors are, and a digest says that nothing was altered.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is not what it should be: the message names the file and what is wrong."""
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
+
+    Raises OSError naming `path` when the disk is full or the folder may not be written; the
+    temporary file is removed and whatever stood at `path` before still stands.
+    """
+    path = Path(path)
+    # A name of our own, so that two processes cannot write into one temporary file.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        try:
+            write(temporary)
+        except SafetensorError as error:  # safetensors reports a full disk in its own class
+            raise OSError(errno.EIO, str(error), str(path)) from error
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files only the owner can read
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise OSError(number, f"could not write: {error.strerror or error}", str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is on the disk only once its folder is."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as indented JSON, atomically."""
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    return write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def read_json(path: str | Path) -> Any:
+    """Read JSON; raises CheckpointError naming the file when it is not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+
+
+def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """SHA-256 of the header and of every tensor's name, type, shape and bytes."""
+    sha = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
+    """Write tensors and a JSON header into one safetensors file, atomically, with a digest.
+
+    Tensors are copied to the CPU and made contiguous (channels-last weights are not).
+    """
+    header = json.loads(json.dumps(header, allow_nan=False))  # what will be read back
+    plain = {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
+    note = {"format": FORMAT, "digest": digest(plain, header), "header": header}
+    metadata = {"glowlite": json.dumps(note)}
+    return write_atomically(path, lambda p: save_file(plain, p, metadata))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of `save_tensors` -> (tensors on the CPU, header).
+
+    Raises FileNotFoundError, or CheckpointError for a file that is not safetensors, is cut short,
+    was altered, or was not written by glowlite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such checkpoint", str(path))
+    with open(path, "rb"):
+        pass  # "permission denied" in the system's words rather than the library's
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file (cut short, or another format): {error}"
+        ) from None
+    if "glowlite" not in metadata:
+        raise CheckpointError(f"{path} is a safetensors file, but glowlite did not write it")
+    try:
+        note = json.loads(metadata["glowlite"])
+        version, expected, header = note["format"], note["digest"], note["header"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise CheckpointError(f"{path}: its glowlite header cannot be read") from None
+    if version != FORMAT:
+        raise CheckpointError(f"{path} has format {version}; this glowlite reads format {FORMAT}")
+    if digest(tensors, header) != expected:
+        raise CheckpointError(f"{path} was altered: its contents do not match its digest")
+    return tensors, header
+
+
+def save_model(path: str | Path, model: nn.Module, header: Mapping[str, Any]) -> Path:
+    """Write one file that `glowlite.load` turns back into `model`: weights, buffers, config."""
+    from glowlite.models import describe
+
+    return save_tensors(path, model.state_dict(), {**header, "model": describe(model)})
+
+
+def load(run_or_file: str | Path, *, weights: str = "ema", device: str = "cpu") -> nn.Module:
+    """Load a trained model from a run folder or from a single .safetensors file.
+
+    Parameters
+    ----------
+    run_or_file : a folder written by `glowlite train`, or one of its .safetensors files
+    weights : "ema" (the averaged weights, evaluated and sampled by default) or "model";
+        looked at for folders only
+    device : where to put it
+
+    Returns the model in eval mode, actnorm initialised, ready for `log_prob` and `sample`.
+    Nothing in the file is executed.  Raises FileNotFoundError or CheckpointError.
+    """
+    path = Path(run_or_file)
+    if weights not in ("ema", "model"):
+        raise ValueError(f"weights is {weights!r}; it must be 'ema' or 'model'")
+    if path.is_dir():
+        path = path / f"{weights}.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(
+                errno.ENOENT, "this folder holds no checkpoint yet; looked for", str(path)
+            )
+    tensors, header = load_tensors(path)
+    return restore(tensors, header, path).to(device).eval()
+
+
+def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> nn.Module:
+    """Build the model that `header` describes and fill it; `path` is named in errors."""
+    from glowlite.models import build
+
+    try:
+        model = build(header["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} describes a model this glowlite cannot build: {error}") from None
+    fill(model, tensors, path)
+    model.header = dict(header)
+    return model
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy tensors into a model of exactly that architecture, or say the first thing that differs."""
+    state = model.state_dict()
+    problems = [f"{name} is missing" for name in state if name not in tensors]
+    problems += [f"{name} is not part of this model" for name in tensors if name not in state]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)}, the model needs {tuple(value.shape)}"
+        for name, value in state.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise CheckpointError(f"{path} belongs to another architecture: {problems[0]}{more}")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity")
+    model.load_state_dict(dict(tensors))

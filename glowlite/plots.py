@@ -1,0 +1,62 @@
+"""The curve of a run, drawn from its metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from glowlite.checkpoint import write_atomically
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a metrics file; a last line cut off by a killed process is left out.
+
+    Raises ValueError if any other line is not JSON.
+    """
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number < len(lines):
+                raise ValueError(f"{path}, line {number} is not JSON") from None
+    return rows
+
+
+def save_curve(run: str | Path) -> Path:
+    """Draw RUN/curve.png: bits/dim against images seen, training, test, and the baseline."""
+    from matplotlib.figure import Figure
+
+    run = Path(run)
+    rows = read_metrics(run / "metrics.jsonl")
+    train = [(r["images"], r["bits_per_dim"]) for r in rows if "bits_per_dim" in r]
+    test = [r for r in rows if "test" in r]
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.subplots()
+    if train:
+        axes.plot(*zip(*train, strict=True), color="#9db7d5", lw=1, label="training batches")
+    if test:
+        seen = [r["images"] for r in test]
+        mean = [r["test"]["mean"] for r in test]
+        error = [2 * r["test"]["standard_error"] for r in test]
+        axes.errorbar(
+            seen, mean, error, color="#1f4e79", marker="o", ms=4, capsize=2,
+            label="test, averaged weights (± 2 standard errors)",
+        )  # fmt: skip
+        line = test[-1]["baseline"]
+        axes.axhline(line, color="#b5523b", ls="--", lw=1.2)
+        axes.annotate(
+            f"every pixel by itself: {line:.2f}", (1, line), xycoords=("axes fraction", "data"),
+            xytext=(-4, 4), textcoords="offset points", ha="right", color="#b5523b", fontsize=9,
+        )  # fmt: skip
+        # The first moments lie far above everything that follows; they may leave the picture.
+        low = min(mean + [value for _, value in train])
+        axes.set_ylim(low - 0.08 * (line - low), max(line, low) + 0.25 * abs(line - low) + 0.05)
+        axes.set_title(f"test {mean[-1]:.3f} bits/dim after {seen[-1]:,} images", loc="left")
+    axes.set(xlabel="training images seen", ylabel="bits/dim (lower is better)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="best")
+    return write_atomically(run / "curve.png", lambda p: figure.savefig(p, format="png", dpi=130))

@@ -1,0 +1,51 @@
+"""Is the model still invertible?  Three numbers that fall over before the samples do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from glowlite._tensors import halves
+from glowlite.actnorm import ActNorm
+from glowlite.conv1x1 import Conv1x1, Conv1x1LU
+from glowlite.coupling import AffineCoupling
+
+
+@torch.no_grad()
+def telemetry(model: nn.Module, images: Tensor, classes: Tensor | None = None) -> dict[str, float]:
+    """How far the map is from losing its inverse, measured on uint8 images (N, C, H, W).
+
+    round_trip      max |x − f⁻¹(f(x))|
+    smallest_scale  the smallest s of any actnorm or coupling on these images: 1/s is how much
+                    the inverse can enlarge an error there
+    condition       the largest condition number of a 1×1 convolution's W
+    """
+    scales = [float(m.log_s.exp().min()) for m in model.modules() if isinstance(m, ActNorm)]
+    watched = [m for m in model.modules() if isinstance(m, AffineCoupling)]
+
+    def watch(layer: AffineCoupling, h: Tensor) -> None:
+        raw = halves(h.float())[0]
+        s = raw.exp() if layer.scale == "exp" else torch.sigmoid(raw + 2)
+        scales.append(float(s.min()))
+
+    hooks = [
+        layer.net.register_forward_hook(lambda _net, _args, h, layer=layer: watch(layer, h))
+        for layer in watched
+    ]
+    try:
+        x = model.dequantize(images, noise=torch.full(images.shape, 0.5, device=images.device))
+        latents, _ = model.encode(x, classes)
+        error = float((model.decode(latents, classes) - x).abs().max())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    conditions = [
+        float(torch.linalg.cond(m.matrix()[0].double()))
+        for m in model.modules()
+        if isinstance(m, Conv1x1 | Conv1x1LU)
+    ]
+    return {
+        "round_trip": error,
+        "smallest_scale": min(scales, default=1.0),
+        "condition": max(conditions, default=1.0),
+    }

@@ -1,0 +1,601 @@
+"""Training: a loop to be read from top to bottom.
+
+Everything random is addressed by (seed, step), see `evaluate.seeded`, so the step counter is both
+the random state and the position in the data.  A run's whole state is therefore the weights, their
+average, the optimiser's moments and that counter, and it is saved as one file, state.safetensors.
+A run resumed on a CPU goes on bit for bit as if it had never stopped (with --epochs; with
+--minutes the learning rate follows the clock, and no two clocks agree).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from glowlite import checkpoint
+from glowlite.data import ImageSet, epoch_order
+from glowlite.evaluate import Evaluation, baseline, evaluate, seeded, to_tensor
+from glowlite.images import save_grid
+from glowlite.likelihood import FlowModel
+from glowlite.models import build, describe
+from glowlite.parallel import World
+from glowlite.plots import read_metrics, save_curve
+from glowlite.presets import TrainConfig
+from glowlite.schedule import lr_factor, make_optimizer, update_average
+from glowlite.telemetry import telemetry
+
+# Streams of random numbers, one for each use.
+_NOISE, _SAMPLES, _INIT, _SHIFT = 10, 11, 12, 13
+# Paths of this machine: in the run's config.json, not in the files one hands on.
+_PRIVATE = {"data_dir": None, "cache_dir": None}
+_OURS = ("config.json", "model.safetensors", "ema.safetensors", "state.safetensors")
+_OURS += ("metrics.jsonl", "curve.png")
+
+
+class TrainingStopped(RuntimeError):
+    """The run cannot go on: the message says why, and what was kept."""
+
+
+class Batches:
+    """Training images as an endless row of shuffled epochs; step t takes the next `batch` of it.
+
+    Every batch is full, every image comes once an epoch, and a batch depends on its number alone.
+    On a GPU the images are kept there as uint8, where they fit in a third of its memory.
+    """
+
+    def __init__(self, data: ImageSet, config: TrainConfig, world: World) -> None:
+        self.images, self.labels, self.config, self.world = data.images, data.labels, config, world
+        self.on_device = None
+        if world.device.type == "cuda":
+            if data.images.nbytes < torch.cuda.get_device_properties(world.device).total_memory / 3:
+                self.on_device = to_tensor(data.images, world.device)
+        self._orders: dict[int, Any] = {}
+
+    def rows(self, first: int, count: int) -> list[int]:
+        """Which images stand at positions first, …, first + count − 1 of the endless row."""
+        n = len(self.images)
+        needed = range(first // n, (first + count - 1) // n + 1)
+        self._orders = {
+            e: self._orders[e] if e in self._orders else epoch_order(n, self.config.seed, e)
+            for e in needed
+        }
+        return [int(self._orders[p // n][p % n]) for p in range(first, first + count)]
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """This process's share of batch `step`: uint8 (n, C, H, W), int64 (n,) or None."""
+        rows = self.rows(step * self.config.batch, self.config.batch)
+        share = self.world.share(len(rows))
+        images, labels = self.take(rows[share])
+        return self._augment(images, step, share), labels
+
+    def take(self, rows: list[int]) -> tuple[Tensor, Tensor | None]:
+        """Images and labels by number, on this process's device."""
+        if self.on_device is not None:
+            images = self.on_device[torch.tensor(rows, device=self.world.device)]
+        else:
+            images = to_tensor(self.images[rows], self.world.device)
+        labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
+        return images, labels if labels is None else labels.to(self.world.device)
+
+    def _augment(self, images: Tensor, step: int, share: slice) -> Tensor:
+        """Shift by whole pixels, the border repeated; flip left and right."""
+        config = self.config
+        if not config.shift and not config.flip or not len(images):
+            return images
+        n, _, h, w = images.shape
+        device = images.device
+        u = torch.rand(config.batch, 3, generator=seeded(config.seed, _SHIFT, step))[share]
+        u = u.to(device)
+        rows = torch.arange(h, device=device) + _whole(u[:, :1], config.shift * h)
+        columns = torch.arange(w, device=device) + _whole(u[:, 1:2], config.shift * w)
+        columns = torch.where((u[:, 2:] < 0.5) & config.flip, w - 1 - columns, columns)
+        example = torch.arange(n, device=device)[:, None, None]
+        rows, columns = rows.clamp(0, h - 1), columns.clamp(0, w - 1)
+        moved = images.movedim(1, 3)[example, rows[:, :, None], columns[:, None, :]]
+        return moved.movedim(3, 1).contiguous()
+
+
+def _whole(u: Tensor, reach: float) -> Tensor:
+    """u in [0, 1) -> a whole number in −reach … reach, each as likely."""
+    reach = math.floor(reach)
+    return (u * (2 * reach + 1)).floor().long() - reach
+
+
+@dataclass
+class Run:
+    """A run and all that changes in it."""
+
+    folder: Path
+    config: TrainConfig
+    model: FlowModel
+    average: FlowModel
+    optimizer: torch.optim.Optimizer
+    baseline: float
+    step: int = 0
+    seconds: float = 0.0
+
+    @property
+    def images(self) -> int:
+        """Training images seen."""
+        return self.step * self.config.batch
+
+    def header(self) -> dict[str, Any]:
+        """What every file of the run says about itself."""
+        return {
+            "model": describe(self.model),
+            "train": asdict(replace(self.config, **_PRIVATE)),
+            "step": self.step,
+            "images": self.images,
+            "seconds": round(self.seconds, 3),
+            "baseline": self.baseline,
+        }
+
+    def save(self) -> None:
+        """Write the state, then the two files for use, each atomically.
+
+        The state alone is what `resume` reads: a run killed between the three loses nothing.
+        """
+        parts = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": {
+                f"{i}/{key}": value
+                for i, state in self.optimizer.state_dict()["state"].items()
+                for key, value in state.items()
+            },
+        }
+        tensors = {f"{part}/{k}": v for part, state in parts.items() for k, v in state.items()}
+        checkpoint.save_tensors(self.folder / "state.safetensors", tensors, self.header())
+        checkpoint.save_model(self.folder / "model.safetensors", self.model, self.header())
+        checkpoint.save_model(self.folder / "ema.safetensors", self.average, self.header())
+
+    def load(self) -> None:
+        """Take up the state that `save` wrote; raises CheckpointError if it is not this run's."""
+        path = self.folder / "state.safetensors"
+        tensors, header = checkpoint.load_tensors(path)
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts.setdefault(part, {})[rest] = tensor
+        checkpoint.fill(self.model, parts["model"], path)
+        checkpoint.fill(self.average, parts["average"], path)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in parts["optimizer"].items():
+            i, _, key = name.partition("/")
+            state.setdefault(int(i), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        self.step, self.seconds = int(header["step"]), float(header["seconds"])
+        self.baseline = float(header["baseline"])
+
+
+def steps_an_epoch(config: TrainConfig, n: int) -> int:
+    """How many steps one epoch is, on n training images."""
+    return max(1, round((config.epoch_images or n) / config.batch))
+
+
+def _assemble(folder: Path, config: TrainConfig, model: FlowModel, n: int, device: Any) -> Run:
+    model.to(device)
+    per_epoch = 1 - 1 / steps_an_epoch(config, n)
+    optimizer = make_optimizer(
+        config.optimizer,
+        model.parameters(),
+        lr=config.lr,
+        beta1=config.beta1,
+        beta2=config.beta2 or per_epoch,
+        weight_decay=config.weight_decay,
+    )
+    return Run(folder, config, model, copy.deepcopy(model), optimizer, baseline=math.nan)
+
+
+def start(
+    folder: str | Path,
+    config: TrainConfig,
+    model: Mapping[str, Any],
+    train: ImageSet,
+    test: ImageSet,
+    world: World,
+    *,
+    force: bool = False,
+    notes: Mapping[str, Any] | None = None,
+) -> Run:
+    """Make the run's folder, its config and an initialised model.
+
+    `model` is what `models.build` takes, without the shape, which the data decides.
+
+    Raises FileExistsError if the folder holds anything and `force` is not set; with `force` only
+    files of an earlier run are removed.
+    """
+    folder = Path(folder)
+    h, w, c = train.shape
+    options = {**model, "shape": [c, h, w], "seed": config.seed}
+    built = build(options)  # a bad option is told before anything is written
+    if world.first:
+        _make_folder(folder, force)
+    run = _assemble(folder, config, built, len(train), world.device)
+    batches = Batches(train, config, world)
+    images, labels = batches.take(batches.rows(0, min(config.init_images, len(train))))
+    built.initialize(images, _classes(built, labels), generator=_generator(run, _INIT))
+    world.same_weights(built)
+    run.average.load_state_dict(built.state_dict())
+    if world.first:
+        run.baseline = baseline(train.images, test.images, built.config.n_bits)
+        header = {"format": checkpoint.FORMAT, **run.header(), "train": asdict(config)}
+        about = {"name": train.name, "images": len(train), "fingerprint": train.fingerprint}
+        made = {"torch": torch.__version__, **(notes or {})}
+        kept = {k: header[k] for k in ("format", "model", "train")}
+        checkpoint.write_json(folder / "config.json", {**kept, "data": about, "made": made})
+        run.save()
+    return run
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """A run's config.json, with its "train" part as a TrainConfig.
+
+    Raises FileNotFoundError if there is none, CheckpointError if it cannot be used.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(2, "this is not a run folder; looked for", str(path))
+    value = checkpoint.read_json(path)
+    try:
+        return {**value, "train": TrainConfig(**value["train"]), "model": dict(value["model"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise checkpoint.CheckpointError(f"{path} cannot be used: {error}") from None
+
+
+def restart(folder: str | Path, train: ImageSet, world: World, **changes: Any) -> Run:
+    """The run in `folder`, where it was last saved; `changes` replace fields of its TrainConfig.
+
+    Raises FileNotFoundError, CheckpointError, or ValueError if the data are others than before.
+    """
+    folder = Path(folder)
+    saved = read_config(folder)
+    config = replace(saved["train"], **changes)
+    if saved["data"]["fingerprint"] != train.fingerprint:
+        raise ValueError(
+            f"{train.name} holds other images than when {folder} was started; "
+            "start a new run, or give it the old data"
+        )
+    run = _assemble(folder, config, build(saved["model"]), len(train), world.device)
+    run.load()
+    if world.first:
+        # Rows written after the last save would otherwise stand twice.
+        rows = [r for r in read_metrics(folder / "metrics.jsonl") if r["step"] <= run.step]
+        text = "".join(json.dumps(r) + "\n" for r in rows)
+        checkpoint.write_atomically(folder / "metrics.jsonl", lambda p: p.write_text(text))
+        checkpoint.write_json(folder / "config.json", {**saved, "train": asdict(config)})
+    return run
+
+
+def train(
+    run: Run,
+    train_set: ImageSet,
+    test_set: ImageSet,
+    world: World,
+    say: Callable[[str], object] = tqdm.write,
+) -> Evaluation | None:
+    """Train until the run's minutes or epochs are over; -> the last evaluation, on all test images.
+
+    Returns None when Ctrl-C (or SIGTERM) stopped it: the state is saved.  Raises TrainingStopped
+    when a loss or gradient is not finite: the last saved state is left as it is.
+    """
+    config, model, device = run.config, run.model, world.device
+    batches = Batches(train_set, config, world)
+    per_epoch = steps_an_epoch(config, len(train_set))
+    total = max(1, round(config.epochs * per_epoch)) if config.epochs else None
+    limit = 60.0 * config.minutes if config.minutes else None
+    if (total is None) == (limit is None):
+        raise ValueError("a run needs either minutes or epochs")
+    decay = config.ema or 1 - 1 / per_epoch
+    dtype = next(model.parameters()).dtype
+    parameters = list(model.parameters())
+    loss_of = prepare(model, config, batches, say if world.first else _silent)
+    began = time.monotonic() - run.seconds
+    saved = logged = time.monotonic()
+    window: list[Tensor] = []
+    log = Log(run, world)
+    bar = Bar(run, total, limit, quiet=not world.first)
+    with log, bar, Interrupt() as interrupt:
+        next_eval = -1 if run.step == 0 else _due(run, total, limit, config.evals)
+        while True:
+            run.seconds = time.monotonic() - began
+            progress = min(1.0, run.step / total if total else run.seconds / limit)
+            progress, stop = world.agree(progress, float(interrupt.asked))
+            due = math.floor(progress * config.evals)
+            if world.first and progress < 1 and due > next_eval:
+                say(look(run, test_set, log, config.eval_images))
+            next_eval = max(due, next_eval)
+            if world.first and (stop or time.monotonic() - saved > 60 * config.save_minutes):
+                run.save()
+                saved = time.monotonic()
+            if progress >= 1 or stop:
+                break
+
+            # One step.
+            images, labels = batches(run.step)
+            shape = (config.batch, *images.shape[1:])
+            noise = torch.rand(shape, generator=_generator(run, _NOISE), dtype=dtype, device=device)
+            rate = config.lr * lr_factor(
+                config.schedule, run.images + config.batch, progress, config.warmup
+            )
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            run.optimizer.zero_grad(set_to_none=True)
+            bits = torch.zeros((), dtype=torch.float64, device=device)
+            if len(images):  # a process may have no row of a small batch
+                noise = noise[world.share(config.batch)]
+                loss, parts = loss_of(images, _classes(model, labels), noise=noise)
+                (loss * (len(images) / config.batch)).backward()
+                bits = parts["bits_per_dim"].sum() / config.batch
+            (bits,) = world.sum_gradients(parameters, bits)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
+            if not bool(torch.isfinite(norm) & torch.isfinite(bits)):
+                raise TrainingStopped(_not_finite(run, float(bits), float(norm), rate))
+            run.optimizer.step()
+            run.step += 1
+            update_average(run.average, model, decay, run.step)
+            window.append(bits)
+
+            # Tell.
+            now = time.monotonic()
+            if now - logged > 1.0 or run.step == 1:
+                speed = len(window) * config.batch / (now - logged)
+                mean = float(torch.stack(window).mean())
+                bar.show(run, now - began, mean, speed)
+                log.write(bits_per_dim=mean, lr=rate, grad_norm=float(norm), images_per_s=speed)
+                window, logged = [], now
+        if stop:
+            return None
+        if not world.first:
+            return None
+        bar.finish()
+        result = Evaluation(**look(run, test_set, log, len(test_set), config.draws, raw=True).test)
+        run.save()
+        save_curve(run.folder)
+        return result
+
+
+def prepare(
+    model: FlowModel, config: TrainConfig, batches: Batches, say: Callable[[str], object]
+) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
+    """Switch on what the config asks for -> the loss function; what cannot be had is said."""
+    if config.bf16:
+        if hasattr(model, "set_net_dtype"):
+            model.set_net_dtype(torch.bfloat16)
+        else:
+            say(f"bf16: {type(model).__name__} has no such option; training in float32")
+    if config.memory != "default":
+        if hasattr(model, "memory"):
+            model.memory = config.memory
+        else:
+            say(f"memory: {type(model).__name__} knows only the default; using that")
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if not config.compile:
+        return model.loss
+    compiled = torch.compile(model.loss)
+    try:  # compiling happens at the first call: make one that leaves no trace
+        images, labels = batches(0)
+        noise = torch.full(images.shape, 0.5, dtype=next(model.parameters()).dtype)
+        loss, _ = compiled(images, _classes(model, labels), noise=noise.to(images.device))
+        loss.backward()
+    except Exception as error:
+        if isinstance(error, KeyboardInterrupt | MemoryError):
+            raise
+        say(f"compile: not possible here ({type(error).__name__}); training without it")
+        compiled = model.loss
+    model.zero_grad(set_to_none=True)
+    return compiled
+
+
+class Look(str):
+    """The line printed at an evaluation, and the numbers it was made from."""
+
+    test: dict[str, Any]
+
+
+def look(
+    run: Run, test_set: ImageSet, log: Log, images: int, draws: int = 1, raw: bool = False
+) -> Look:
+    """Evaluate the averaged weights, measure invertibility, draw samples, and redraw the curve."""
+    config, model = run.config, run.average
+    labels = test_set.labels if model.n_classes else None
+    some = slice(0, images)
+    options = {"draws": draws, "batch": config.batch, "seed": config.seed}
+    if config.bf16 and hasattr(model, "set_net_dtype"):
+        model.set_net_dtype(torch.bfloat16)
+    part = labels[some] if labels is not None else None
+    result = evaluate(model, test_set.images[some], part, **options)
+    few = to_tensor(test_set.images[:16], next(model.parameters()).device)
+    classes = None if part is None else torch.from_numpy(part[:16]).to(few.device)
+    health = telemetry(model, few, classes)
+    pictures, exploded = draw_samples(model, 64, config.temperature, config.seed)
+    save_grid(run.folder / "samples" / f"{run.step:07d}.png", pictures)
+    row = {"test": result.as_dict(), "baseline": run.baseline, **health, "exploded": exploded}
+    if raw:  # the weights themselves, beside their average
+        row["raw"] = evaluate(run.model, test_set.images[some], part, **{**options, "draws": 1})
+        row["raw"] = row["raw"].as_dict()
+    log.write(**row)
+    save_curve(run.folder)
+    line = Look(
+        f"step {run.step:>6}  test {result.mean:.3f} ± {result.standard_error:.3f} bits/dim "
+        f"(baseline {run.baseline:.3f})  round trip {health['round_trip']:.0e}  "
+        f"smallest scale {health['smallest_scale']:.2g}  cond W {health['condition']:.2g}"
+        + (f"  {exploded} of 64 samples exploded" if exploded else "")
+    )
+    line.test = result.as_dict()
+    return line
+
+
+def draw_samples(
+    model: FlowModel, n: int, temperature: float, seed: int, classes: Tensor | None = None
+) -> tuple[Tensor, int]:
+    """-> uint8 (n, C, H, W), and how many of them exploded (not finite, or far outside [−½, ½)).
+
+    Exploded samples stay in the picture: grey where there is no number at all.
+    """
+    model.eval()
+    if model.n_classes and classes is None:
+        classes = torch.arange(n) % model.n_classes
+    if classes is not None:
+        classes = classes.to(next(model.parameters()).device)
+    noise = seeded(seed, _SAMPLES)
+    x = model.sample(n, temperature=temperature, classes=classes, generator=noise)
+    flat = x.flatten(1)
+    bad = ~flat.isfinite().all(1) | (flat.abs().amax(1) > 5.0)
+    return model.to_images(x.nan_to_num(nan=0.0)), int(bad.sum())
+
+
+def _classes(model: FlowModel, labels: Tensor | None) -> Tensor | None:
+    if not model.n_classes:
+        return None
+    if labels is None:
+        raise ValueError("the model is class-conditional, but these images have no labels")
+    return labels
+
+
+def _generator(run: Run, stream: int) -> torch.Generator:
+    return seeded(run.config.seed, stream, run.step, device=next(run.model.parameters()).device)
+
+
+def _due(run: Run, total: int | None, limit: float | None, evals: int) -> int:
+    return math.floor(evals * min(1.0, run.step / total if total else run.seconds / limit))
+
+
+def _not_finite(run: Run, bits: float, norm: float, rate: float) -> str:
+    what = f"bits/dim is {bits}" if not math.isfinite(bits) else f"the gradient's norm is {norm}"
+    return (
+        f"stopped at step {run.step}: {what} (learning rate {rate:.2g}). The last saved state is "
+        f"kept in {run.folder}\nwhat helps: a smaller --lr, a longer --warmup, --clip 1, "
+        "--scale sigmoid"
+    )
+
+
+def _make_folder(folder: Path, force: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(17, "there is a file of that name", str(folder))
+    if folder.is_dir() and any(folder.iterdir()):
+        if not force:
+            raise FileExistsError(17, "this folder is not empty; --force starts over", str(folder))
+        pictures = (folder / "samples").glob("[0-9]*.png")
+        for old in [*(folder / name for name in _OURS), *pictures]:
+            old.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _silent(_message: str) -> None:
+    pass
+
+
+class Log:
+    """Appends rows to metrics.jsonl, and to TensorBoard where it is wanted and installed."""
+
+    def __init__(self, run: Run, world: World) -> None:
+        self.run, self.first, self.board = run, world.first, None
+        if run.config.tensorboard and world.first:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                tqdm.write("tensorboard: not installed; metrics.jsonl has all of it")
+            else:
+                self.board = SummaryWriter(run.folder / "tensorboard")
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.board is not None:
+            self.board.close()
+
+    def write(self, **values: Any) -> None:
+        """One row: where the run is, and `values`."""
+        if not self.first:
+            return
+        run = self.run
+        row = {"step": run.step, "images": run.images, "seconds": round(run.seconds, 2), **values}
+        with open(run.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self.board is not None:
+            for key, value in values.items():
+                value = value["mean"] if isinstance(value, dict) else value
+                self.board.add_scalar(key, value, run.images)
+
+
+class Bar:
+    """Progress with bits/dim, images/s and the time left, in steps or, with a limit, in seconds."""
+
+    def __init__(self, run: Run, total: int | None, limit: float | None, quiet: bool) -> None:
+        self.by_step = total is not None
+        done = run.step if self.by_step else min(run.seconds, limit)
+        self.bar = tqdm(
+            total=total or limit,
+            initial=done,
+            disable=quiet,
+            mininterval=0.5 if sys.stderr.isatty() else 15.0,
+            bar_format="{percentage:3.0f}% |{bar}| {elapsed} < {remaining} left{postfix}",
+        )
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def show(self, run: Run, seconds: float, bits: float, speed: float) -> None:
+        """Move the bar to where the run is."""
+        self.bar.set_postfix_str(f"{bits:.3f} bits/dim, {speed:.0f} images/s", refresh=False)
+        place = run.step if self.by_step else min(seconds, self.bar.total)
+        self.bar.update(place - self.bar.n)
+
+    def finish(self) -> None:
+        """Fill it."""
+        self.bar.update(self.bar.total - self.bar.n)
+
+
+class Interrupt:
+    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C does not wait."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._ask)
+            except ValueError:  # not the main thread: Ctrl-C is somebody else's there
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def next_folder(data: str, parent: str | Path = "runs") -> Path:
+    """runs/<data>-<n>, the first n that is free."""
+    kind = data.partition(":")[0].replace(os.sep, "-")
+    n = 1
+    while (Path(parent) / f"{kind}-{n}").exists():
+        n += 1
+    return Path(parent) / f"{kind}-{n}"
