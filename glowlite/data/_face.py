@@ -97,14 +97,18 @@ def _colours(has: dict, u: dict) -> dict[str, Array]:
     hair = hair + grey * (ramp(GREY, u["hair"]) - hair)
     # Shadows on skin are redder, not only darker.
     shadow = skin * np.array([[0.80], [0.66], [0.60]], np.float32)
+    # A moustache must stand out: fair on skin much darker than the hair, else a deep shade.
+    fairer = hair.mean(0) > skin.mean(0) + 0.22
+    deep_hair = hair * np.array([[0.50], [0.40], [0.34]], np.float32)
     return {
         "skin": skin,
         "shadow": shadow,
         "deep": skin * np.array([[0.55], [0.40], [0.36]], np.float32),
-        "glow": skin + 0.35 * (1 - skin),
+        "glow": skin + 0.42 * (1 - skin),
         "hair": hair,
         # Shaded hair turns warmer: a grey-green shadow would spoil blond.
         "shade": hair * np.array([[0.70], [0.60], [0.54]], np.float32),
+        "moustache": np.where(fairer, 0.95 * hair, deep_hair),
         "brow": hair * np.array([[0.66], [0.56], [0.50]], np.float32) + 0.10 * skin,
     }
 
@@ -258,15 +262,15 @@ def _nose(head: Canvas, has: dict, u: dict, shape: dict, tint: dict) -> None:
     # Wedge: from the bridge (y = 0.02) down to the tip, widening as it goes.
     tip = 0.345 + 0.03 * u["nose"]
     reach = (y - 0.02) / (tip - 0.02)
-    wedge = np.maximum(np.abs(x) - (0.018 + 0.105 * reach), np.maximum(y - tip, 0.02 - y))
+    wedge = np.maximum(np.abs(x) - (0.020 + 0.122 * reach), np.maximum(y - tip, 0.02 - y))
     w.paint(np.maximum(wedge, -xs), tint["deep"], 0.66 * pointy)
     w.paint(np.maximum(wedge + 0.01, xs), tint["glow"], 0.85 * pointy)
-    under = stroke(x, y - tip + 0.55 * np.abs(x), 0.10, 0.019)
+    under = stroke(x, y - tip + 0.50 * np.abs(x), 0.12, 0.020)
     w.paint(under, tint["deep"], 0.90 * pointy)
     # Button: a ball with a shadow under it and two nostrils.
     button = 1 - pointy
     y = y - 0.245 - 0.03 * u["nose"]
-    w.paint(oval(x, y - 0.016, 0.145, 0.100), tint["shadow"], 0.95 * button, soft=0.04)
+    w.paint(oval(x, y - 0.016, 0.150, 0.105), tint["shadow"], 0.95 * button, soft=0.04)
     rosy = tint["skin"] * np.array([[1.02], [0.82], [0.78]], np.float32)
     w.paint(oval(x, y + 0.014, 0.112, 0.082), rosy, button, soft=0.05)
     w.paint(oval(x, y + 0.030, 0.05, 0.035), tint["glow"], 0.9 * button, soft=0.06)
@@ -314,7 +318,7 @@ def _moustache(head: Canvas, has: dict, u: dict, shape: dict, tint: dict) -> Non
     lobe = np.abs(y - droop) - 0.062 * (1 - t * t) - 0.006
     shape_d = np.maximum(lobe, side - reach)
     dip = oval(x, y + 0.075, 0.035, 0.04)
-    w.paint(np.maximum(shape_d, -dip) * 0.9, tint["shade"], 0.97 * mustache)
+    w.paint(np.maximum(shape_d, -dip) * 0.9, tint["moustache"], 0.97 * mustache)
 
 
 def _hair_in_front(head: Canvas, has: dict, u: dict, shape: dict, hair: dict, tint: dict) -> None:

@@ -174,32 +174,40 @@ def _whole(value: int, name: str, low: int, high: int | None = None) -> int:
 
 
 def save_sheet(path: str, seed: int = 0) -> None:
-    """The contact sheet: 6×12 faces at 64 px, then each attribute off and on at 32 px."""
-    import matplotlib
+    """The contact sheet: 6×12 faces at 64 px, then each attribute without and with it at 32 px.
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    Every pixel of a face becomes a whole square of the sheet, so nothing is smoothed over.
+    """
+    from matplotlib.figure import Figure
 
-    def tile(images: np.ndarray, rows: int) -> np.ndarray:
+    def tile(images: np.ndarray, rows: int, enlarge: int) -> np.ndarray:
         n, h, w, c = images.shape
         grid = images.reshape(rows, n // rows, h, w, c).transpose(0, 2, 1, 3, 4)
-        return grid.reshape(rows * h, -1, c)
+        return grid.reshape(rows * h, -1, c).repeat(enlarge, 0).repeat(enlarge, 1)
 
-    figure = plt.figure(figsize=(12, 16.4), dpi=100)
-    top = figure.add_axes((0.01, 0.625, 0.98, 0.365))
-    top.imshow(tile(draw(sample_factors(72, seed), 64), 6))
-    top.axis("off")
-    people = sample_factors(5, seed, start=100)
+    width, height = 1600, 1716
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+
+    def place(image: np.ndarray, left: int, top: int) -> None:
+        figure.figimage(image, left, height - top - len(image), origin="upper")
+
+    place(tile(draw(sample_factors(72, seed), 64), 6, 2), 32, 16)
+    # For the pairs: young people whose faces nothing covers, alternately pale and not.
+    crowd = sample_factors(400, seed, start=72)
+    crowd = with_attribute(crowd, "young", True)
+    for name in ("eyeglasses", "wearing_hat", "mustache", "bangs", "blond_hair"):
+        crowd = crowd[~crowd.attributes[:, _column(name)]]
+    pale = crowd.attributes[:, _column("pale_skin")]
+    people = crowd[np.stack([np.flatnonzero(pale)[:2], np.flatnonzero(~pale)[:2]], 1).ravel()]
     for i, name in enumerate(ATTRIBUTES):
-        row, column = i % 7, i // 7
+        left, top = 16 + 800 * (i // 7), 832 + 126 * (i % 7)
         pair = [draw(with_attribute(people, name, value), 32) for value in (False, True)]
-        images = np.stack(pair, axis=1).reshape(-1, 32, 32, 3)
-        axes = figure.add_axes((0.01 + 0.495 * column, 0.532 - 0.0875 * row, 0.485, 0.066))
-        axes.imshow(tile(images, 1))
-        axes.set_title(f"{name}: without, with", fontsize=10, loc="left", pad=3)
-        axes.axis("off")
+        strip = tile(np.stack(pair, axis=1).reshape(-1, 32, 32, 3), 1, 3)
+        strip[:, [k for k in range(strip.shape[1]) if k % 192 < 2 or k % 192 > 189]] = 255
+        place(strip, left, top)
+        figure.text((left + 2) / width, 1 - (top - 6) / height, f"{name}: without | with",
+                    fontsize=10)
     figure.savefig(path)
-    plt.close(figure)
 
 
 def main() -> None:
