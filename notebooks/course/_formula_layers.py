@@ -155,6 +155,8 @@ class Evaluator:
         if name == "J" and index and self.layer == "flow":
             end = self.position(index)
             return self.jacobian(end, end - 1)
+        if name == "W" and name not in known and "w" in known:
+            return known["w"]  # where no matrix is about, H·W is height times width
         if name == "I":
             return np.eye(len(known["J"]))
         if name in known:
@@ -190,9 +192,7 @@ class Evaluator:
                 self.single_step = True
                 total += sign * 2
         if not 0 <= total <= STEPS + 1:
-            raise Mistake(
-                "range", "the sum leaves the flow: the maps go from h_0 = x to h_K = z."
-            )
+            raise Mistake("range", "the sum leaves the flow: the maps go from h_0 = x to h_K = z.")
         return int(min(total, STEPS))  # the deck writes z = h_{K+1}, the paper z = h_K
 
     def jacobian(self, end: int, start: int) -> np.ndarray:
@@ -256,7 +256,9 @@ class Evaluator:
             hint = (
                 " Did you mean W? A small w is the width."
                 if inner[:2] == ("sym", "w")
-                else " Did you mean diag(s)?" if rank == 1 else ""
+                else " Did you mean diag(s)?"
+                if rank == 1
+                else ""
             )
             raise Mistake("dimension", f"{name} takes a matrix, not {RANKS[rank]}.{hint}")
         if name == "det":
@@ -339,6 +341,8 @@ class Evaluator:
                 return value * count if name == "sum" else value**count
             if self.layer in ("actnorm", "lu") and count not in (None, c):
                 raise Mistake("range", "s has one value per channel: its sum runs over c of them.")
+            if count not in (None, h, w, c, c / 2, h * w * c / 2):
+                raise Mistake("range", "your sum's range is not that of s.")
             return np.asarray(total(value))
         if set(indices) & used:
             return value  # an inner sum has taken this index along
@@ -485,7 +489,7 @@ PIXEL_FACTORS = (
     ("w^2", "factor", "the factor is w²; it must be h·w (images need not be square)"),
     ("h^2 w^2", "factor", "h·w stands twice"),
     ("1/(h w)", "factor", "you divide by h·w; it multiplies"),
-    ("2 h w", "factor2", "there is a factor 2 too many"),
+    ("2 h w", "factor2", "there is a factor 2, or a square, too many"),
     ("h w / 2", "factor_half", "there is a factor ½ too many"),
 )
 COUPLING_FACTORS = (
@@ -561,8 +565,8 @@ def _compose(layer: str, bodies, factors) -> list[tuple[str, str, str]]:
 
 
 @lru_cache
-def wrong_formulas(layer: str) -> tuple[tuple[list[np.ndarray], str, str], ...]:
-    """(values at the points, short name, reason), the simplest reason first."""
+def wrong_formulas(layer: str) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    """Values (formula, point) and (short name, reason) of each, the simplest reason first."""
     if layer == "actnorm":
         found = _compose(layer, SCALE_BODIES, PIXEL_FACTORS)
     elif layer == "conv1x1":
@@ -591,11 +595,27 @@ def wrong_formulas(layer: str) -> tuple[tuple[list[np.ndarray], str, str], ...]:
              "sign is flipped"),
             ("log(p(z) + |det J|)", "sum", "you add before the log; the density is a product"),
         ]  # fmt: skip
-    out, seen = [], []
+    # Two mistakes may cancel (½ of a square): what is right after all is not in the list.
+    target = np.array([p.target for p in points(layer)])
+    seen = {_key(target)}
+    if layer == "lu":
+        seen.add(_key([p.target * p.symbols["h"] * p.symbols["w"] for p in points(layer)]))
+    rows, reasons = [], []
     for text, name, reason in found:
-        computed, _ = values(layer, parse(tokenize(text)))
-        row = np.array([float(np.real(v)) for v in computed])
-        if not any(np.allclose(row, old, rtol=1e-9, atol=1e-9, equal_nan=True) for old in seen):
-            seen.append(row)
-            out.append((computed, name, reason))
-    return tuple(out)
+        row = [float(np.real(v)) for v in values(layer, parse(tokenize(text)))[0]]
+        if _key(row) not in seen:
+            seen.add(_key(row))
+            rows.append(row)
+            reasons.append((name, reason))
+    return np.array(rows), reasons
+
+
+def _key(row) -> tuple[str, ...]:
+    return tuple(f"{float(v):.8g}" for v in row)
+
+
+def diagnose(layer: str, got: list[np.ndarray]) -> tuple[str, str] | None:
+    """(short name, reason) of the simplest wrong formula with these values, or None."""
+    rows, reasons = wrong_formulas(layer)
+    same = np.isclose(rows, np.array(got, float), rtol=1e-9, atol=1e-9, equal_nan=True).all(axis=1)
+    return reasons[int(same.argmax())] if same.any() else None

@@ -75,7 +75,9 @@ FUNCTIONS = {
     "сумма": "sum", "логарифм": "log", "лог": "log", "модуль": "abs", "определитель": "det",
     "след": "tr", "среднее": "mean",
 }  # fmt: skip
-NAMES = {name: name for name in "h w c s b t W P L U J I x y z K N M i j k n f g p θ λ σ π".split()}
+NAMES = {
+    name: name for name in "h w c s b t T W P L U J I x y z K N M i j k n f g p θ λ σ π".split()
+}
 NAMES |= {
     "H": "h", "C": "c", "height": "h", "width": "w", "channels": "c", "scale": "s", "weight": "W",
     "bias": "b", "zero": "0", "ноль": "0", "нуль": "0", "pi": "π", "Jacobian": "J",
@@ -135,6 +137,7 @@ def _plain(text: str) -> str:
     plain = re.sub(r"\\[{}]", lambda m: "(" if m[0] == r"\{" else ")", plain)
     # Code's arguments such as axis=(1, 2, 3) go: a formula sums over all there is.
     plain = re.sub(r",\s*(?:axis|dim|keepdims?)\s*=\s*(?:\([-\d, ]*\)|-?\w+)", "", plain)
+    plain = re.sub(r"frac\s*(\d)\s*(\d)", r"frac{\1}{\2}", plain)  # \frac12
     plain = LABEL.sub("", plain)
     # log_s, log_det, log_p, log_prob are one name in code; "_" is a subscript elsewhere.
     plain = re.sub(r"\blog_abs_det\b", "logabsdet", plain)
@@ -352,8 +355,10 @@ class _Parser:
         base = self.methods(base)
         if not self.accept("^"):
             return base
-        if self.peek()[0] == "op" and self.peek()[1] in ("{", "(") and (
-            self.peek(1) == ("name", "T") and self.peek(2)[1] in ("}", ")")
+        if (
+            self.peek()[0] == "op"
+            and self.peek()[1] in ("{", "(")
+            and (self.peek(1) == ("name", "T") and self.peek(2)[1] in ("}", ")"))
         ):
             self.place += 3
             return self.powers(("T", base))
@@ -374,6 +379,8 @@ class _Parser:
     def methods(self, base: tuple) -> tuple:
         """`s.abs().log().sum()`, `W.T`: code read from the left."""
         while self.peek() == ("op", ".") and self.peek(1)[0] in ("fn", "name"):
+            if self.peek(1) == ("fn", "logabsdet"):
+                break  # belongs to slogdet(W)
             self.place += 1
             kind, name = self.take()
             if name == "T":
@@ -565,8 +572,10 @@ class _Parser:
             if value not in bases:
                 raise Unreadable("A logarithm here has base e, 2 or 10.")
             name = bases[value]
-        elif name == "log" and self.peek() in (("num", 2.0), ("num", 10.0)) and (
-            self.peek(1) == ("op", "(") or self.peek(1) == ("op", "|")
+        elif (
+            name == "log"
+            and self.peek() in (("num", 2.0), ("num", 10.0))
+            and (self.peek(1) == ("op", "(") or self.peek(1) == ("op", "|"))
         ):
             name = "log2" if self.take()[1] == 2.0 else "lg"
         power = None
@@ -590,9 +599,12 @@ class _Parser:
             inner = self.factor()
         if name == "det":
             # det P L (U + diag(s)): a determinant takes the whole product of matrices.
-            while self.peek()[0] == "name" and self.peek()[1] in MATRICES or (
-                self.peek() == ("op", "(") and inner[0] in ("*", "sym")
-            ) or (self.peek() == ("fn", "diag")):
+            while (
+                self.peek()[0] == "name"
+                and self.peek()[1] in MATRICES
+                or (self.peek() == ("op", "(") and inner[0] in ("*", "sym"))
+                or (self.peek() == ("fn", "diag"))
+            ):
                 inner = ("*", inner, self.factor())
         self.depth -= 1
         return inner

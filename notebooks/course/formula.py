@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._formula_layers import LAYERS, Mistake, agree, points, values, wrong_formulas
+from ._formula_layers import LAYERS, Mistake, agree, diagnose, points, values
 from ._formula_parse import Unreadable, parse, split_equation, symbols, tokenize
 
 __all__ = ["Grade", "grade", "LAYERS"]
@@ -106,7 +106,7 @@ def _both_readings(layer: str, tokens: list, allow_restating: bool = False) -> G
 
 
 def _check_left_side(layer: str, left: list, right: list) -> None:
-    """A left side that is a formula must equal the right side; a label such as log_det may stand."""
+    """A left side that is a formula must equal the right one; a label may stand."""
     try:
         a, _ = values(layer, parse(left))
         b, _ = values(layer, parse(right))
@@ -150,9 +150,8 @@ def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
         _refuse_restating(layer, used) if not allow_restating else None
         return _right(layer, "h·w·Σ log|s|, the whole layer's; the slide's log|det W| has no h·w")
 
-    for candidate, name, reason in wrong_formulas(layer):
-        if agree(got, candidate):
-            raise Mistake(name, reason + _undefined_at(here, got) + ".")
+    if found := diagnose(layer, got):
+        raise Mistake(found[0], found[1] + _undefined_at(here, got) + ".")
     if layer == "additive_coupling":
         raise Mistake("zero", "additive coupling only shifts; what does a shift do to a volume?")
     if any(np.isnan(v) for v in got):

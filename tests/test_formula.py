@@ -1,0 +1,340 @@
+"""The formula grader: right in every spelling, wrong with its reason, hostile without harm."""
+
+from __future__ import annotations
+
+import html
+import random
+import time
+
+import pytest
+from course import _formula_layers
+from course.formula import LAYERS, Grade, grade
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+RIGHT = {
+    "conv1x1": r"""
+h w \log|\det W|
+hw·ln|det W|
+h*w*log(abs(det(W)))
+½ h w log det(W)²
+\frac{1}{2} h w \log (\det W)^2
+\frac12 h w \log (\det W)^2
+0,5·h·w·log(det(W)^2)
+0.5*h*w*log(det(W)**2)
+h*w*np.linalg.slogdet(W)[1]
+h * w * torch.slogdet(W).logabsdet
+h*w*torch.linalg.slogdet(W)[1]
+logdet = h*w*log abs(det(W))
+log-det: hw log|det W|
+Ответ: h·w·ln|det W|
+$h \cdot w \cdot \log \left| \det(W) \right|$
+\[ hw \ln\lvert\det \mathbf{W}\rvert \]
+hwlog|detW|
+log|det W| h w
+log|det W|·w·h
+h w log|det Wᵀ|
+-h w log|det W^{-1}|
+−h·w·log|det W⁻¹|
+h w log|1/det W| * (-1)
+\sum_{i=1}^{h}\sum_{j=1}^{w} \log|\det W|
+\sum_{ij} \log|\det W|
+h w Σ log|λ_i|
+h w sum(log(σ))
+log(|det W|^{hw})
+h w log2|det W| * ln 2
+log|det dy/dx| = h w log|det W|
+logdet = log|det dy/dx| = h w log|det W|
+\operatorname{log\,det} = h w \log|\det W|
+""",
+    "actnorm": r"""
+h*w*sum(log(abs(s)))
+h \cdot w \cdot \operatorname{sum}(\log|s|)
+h w \sum_{i=1}^{c} \log \left| s_i \right|
+h*w*s.abs().log().sum()
+H*W*torch.sum(torch.log(torch.abs(s)))
+h*w*np.sum(np.log(np.abs(s)), axis=-1)
+log-det = h w sum log|s|
+h·w·Σᵢ log|sᵢ|
+h⋅w⋅∑log∣s∣
+$$h\,w\sum_i\ln|s_i|$$
+\sum_{i=1}^{h}\sum_{j=1}^{w}\sum_{k=1}^{c} \log|s_k|
+½·h·w·Σ log(s²)
+h w log|prod(s)|
+h w log|det diag(s)|
+h w c mean(log|s|)
+h·w·сумма(log|s|)
+h×w×sum(ln|s|)
+w h Σ_k ln |s_k|
+h*w*sum(log|s[i]|)
+""",
+    "lu": r"""
+sum(log|s|)
+h w sum log|s|
+log|det W| = Σ log|s|
+\sum_{i=1}^{c} \log|s_i|
+log|prod s|
+Σ_i ln|s_i|
+\log|\det W| = \operatorname{sum}(\log|s|)
+log|det diag(s)|
+""",
+    "affine_coupling": r"""
+sum(log|s|)
+sum(log s)
+Σ log_s
+sum(log(s))
+\sum \log s
+\sum_{i,j,k} \log s_{ijk}
+\sum_i \log|s_i|
+log prod s
+""",
+    "additive_coupling": """
+0
+log 1
+logdet = 0
+sum(log|s|) = 0
+ноль
+log|det I|
+0,0
+""",
+    "flow": r"""
+log|det dz/dx|
+ln|det(dz/dx)|
+log(abs(det(J)))
+\log\left|\det\frac{dz}{dx}\right|
+\log\left|\det\left(\frac{\partial z}{\partial x}\right)\right|
+log|det ∂z/∂x|
+log|det ∂f(x)/∂x|
+\log|\det \frac{\partial f_\theta(x)}{\partial x^T}|
+log|det J_f(x)|
+-log|det dx/dz|
+½ log (det dz/dx)²
+Σ log|det dh_i/dh_{i-1}|
+\sum_{i=1}^{K} \log|\det (dh_i/dh_{i-1})|
+\sum_{i=1}^{K}\log\left|\det\frac{\partial h_i}{\partial h_{i-1}}\right|
+\sum_{i=0}^{K} \log|\det \frac{dh_{i+1}}{dh_i}|
+\sum_{i=0}^{K-1} \log|\det \frac{dh_{i+1}}{dh_i}|
+Σ_{i=1}^{K+1} log|det dh_i/dh_{i−1}|
+Σᵢ log|det ∂hᵢ/∂hᵢ₋₁|
+log|det dh_i/dh_{i-1}|
+log p(z) + log|det dz/dx|
+log p(x) = log p(z) + log|det dz/dx|
+log p(x) = log p(z) + log|det dz/dx| = log p(z) + Σ_{i=1}^K log|det dh_i/dh_{i-1}|
+\log p_\theta(x) = \log p_\theta(z) + \log|\det \frac{dz}{dx}|
+\log p(z) - \log|\det dx/dz|
+log(p(z) |det dz/dx|)
+log p(f(x)) + log|det(df/dx)|
+\log p_{\theta}(\mathbf{x}) = \log p_{\theta}(\mathbf{z}) + \sum_{i=1}^{K}\log|\det(d\mathbf{h}_i/d\mathbf{h}_{i-1})|
+log|∏_i det(dh_i/dh_{i-1})|
+""",  # noqa: E501
+}
+
+# layer, text, the short name of the mistake, words that the message must have
+WRONG = [
+    ("conv1x1", "h w log det W", "abs", "det W = −2.3"),
+    ("conv1x1", "h*w*torch.logdet(W)", "abs", "forgot |·|"),
+    ("conv1x1", "log|det W|", "hw", "h·w is missing"),
+    ("conv1x1", "log det W", "hw", "forgot |·|"),
+    ("conv1x1", "h log|det W|", "only_h", "factor is h"),
+    ("conv1x1", "w·log|det W|", "only_w", "factor is w"),
+    ("conv1x1", "(h+w) log|det W|", "h_plus_w", "added"),
+    ("conv1x1", "-h w log|det W|", "sign", "sign"),
+    ("conv1x1", "h w log|det W^{-1}|", "sign", "inverse"),
+    ("conv1x1", "h w |det W|", "log", "logarithm is missing"),
+    ("conv1x1", "h w det W", "log", "logarithm"),
+    ("conv1x1", "h w log2|det W|", "base", "base 2"),
+    ("conv1x1", r"h w \log_{2}|\det W|", "base", "base 2"),
+    ("conv1x1", "h w lg|det W|", "base", "base 10"),
+    ("conv1x1", r"h w \log_{10}|\det W|", "base", "base 10"),
+    ("conv1x1", "h w log|tr W|", "trace", "trace"),
+    ("conv1x1", "h w sum(log|diag(W)|)", "diagonal", "triangular"),
+    ("conv1x1", "h w c log|det W|", "extra_c", "factor c"),
+    ("conv1x1", "h w log|W|", "det", "|det"),
+    ("conv1x1", "h w log(abs(W))", "det", "determinant"),
+    ("conv1x1", "h w log(det(w))", "dimension", "Did you mean W"),
+    ("conv1x1", "H*W*log|det W|", "dimension", "small w"),
+    ("conv1x1", "h w |log det W|", "abs_outside", "inside"),
+    ("conv1x1", "h w log (det W)^2", "factor2", "square"),
+    ("conv1x1", "2 h w log|det W|", "factor2", "2"),
+    ("conv1x1", "h w / 2 log|det W|", "factor_half", "½"),
+    ("conv1x1", "h^2 log|det W|", "factor", "square"),
+    ("conv1x1", "h w log|s|", "symbol", "LU"),
+    ("conv1x1", "0", "other", "h = "),
+    ("conv1x1", "W", "dimension", "matrix"),
+    ("conv1x1", "log|det dy/dx|", "restates", "parameters"),
+    ("conv1x1", "log|det W| = h w log|det W|", "equation", "not equal"),
+    ("actnorm", "sum(log|s|)", "hw", "h·w is missing"),
+    ("actnorm", "h sum(log|s|)", "only_h", "factor is h"),
+    ("actnorm", "(h+w) sum(log|s|)", "h_plus_w", "added"),
+    ("actnorm", "h w log|s|", "dimension", "one value per channel: sum it"),
+    ("actnorm", "h w c log|s|", "dimension", "sum it"),
+    ("actnorm", "h w sum(log s)", "abs", "s = (−0.7"),
+    ("actnorm", "h w log|sum(s)|", "log_of_sum", "sum of the logs"),
+    ("actnorm", "h w log(sum|s|)", "log_of_sum", "sum of the logs"),
+    ("actnorm", "h w mean(log|s|)", "mean", "mean"),
+    ("actnorm", "h w sum|s|", "log", "logarithm is missing"),
+    ("actnorm", "h w prod(s)", "log", "determinant itself"),
+    ("actnorm", "-h w sum(log|s|)", "sign", "sign"),
+    ("actnorm", "h w sum(log|1/s|)", "sign", "sign"),
+    ("actnorm", "h w sum(log2(abs(s)))", "base", "base 2"),
+    ("actnorm", "h w sum(lg|s|)", "base", "base 10"),
+    ("actnorm", "h w sum|log s|", "abs_outside", "inside"),
+    ("actnorm", "h w c sum(log|s|)", "extra_c", "factor c"),
+    ("actnorm", "h w sum(log|s|) + b", "dimension", "sum it"),
+    ("actnorm", "sum(log|diag(J)|)", "restates", "parameters"),
+    ("actnorm", r"\sum_{i=1}^{h} \log|s_i|", "range", "c of them"),
+    ("actnorm", "h w det(s)", "dimension", "diag(s)"),
+    ("lu", "log|det W|", "restates", "s alone"),
+    ("lu", "log|det P L (U + diag(s))|", "restates", "s alone"),
+    ("lu", "sum(log s)", "abs", "forgot |·|"),
+    ("lu", "log|sum s|", "log_of_sum", "sum of the logs"),
+    ("lu", "h sum(log|s|)", "only_h", "factor is h"),
+    ("lu", "prod(s)", "log", "logarithm"),
+    ("lu", "log|s|", "dimension", "sum it"),
+    ("lu", "log|det U|", "infinite", "infinite"),
+    ("lu", "log|det W| = h w sum(log|s|)", "equation", "not equal"),
+    ("affine_coupling", "h w sum(log s)", "extra_hw", "already"),
+    ("affine_coupling", "log s", "dimension", "sum it"),
+    ("affine_coupling", "sum(s)", "log", "logarithm"),
+    ("affine_coupling", "log(sum(s))", "log_of_sum", "sum of the logs"),
+    ("affine_coupling", "mean(log s)", "mean", "mean"),
+    ("affine_coupling", "-sum(log s)", "sign", "sign"),
+    ("affine_coupling", "0", "zero", "additive"),
+    ("affine_coupling", "1/2 sum(log s)", "factor_half", "first half"),
+    ("additive_coupling", "1", "log", "determinant"),
+    ("additive_coupling", "h w", "zero", "shift"),
+    ("additive_coupling", "sum(log|s|)", "restates", "s = 1"),
+    ("additive_coupling", "sum(t)", "zero", "shift"),
+    ("flow", "log|det dx/dz|", "sign", "inverse"),
+    ("flow", "log det dz/dx", "abs", "−2.3"),
+    ("flow", "|det dz/dx|", "log", "logarithm is missing"),
+    ("flow", "det dz/dx", "log", "logarithm"),
+    ("flow", "log|dz/dx|", "det", "|det"),
+    ("flow", "log2|det dz/dx|", "base", "base 2"),
+    ("flow", "log|tr dz/dx|", "trace", "trace"),
+    ("flow", "sum(log|diag(dz/dx)|)", "triangular", "triangular"),
+    ("flow", "log p(z) - log|det dz/dx|", "sign", "sign"),
+    ("flow", "log p(z) + log|det dx/dz|", "sign", "sign"),
+    ("flow", "log p(z) + log det dz/dx", "abs", "forgot |·|"),
+    ("flow", "p(z) |det dz/dx|", "log", "take its logarithm"),
+    ("flow", "log p(z)", "volume", "missing"),
+    ("flow", "log p(x)", "circular", "p(x)"),
+    ("flow", "log p(z) + log|det dh_i/dh_{i-1}|", "sum", "sum over the steps"),
+    ("flow", "Σ_i |det dh_i/dh_{i-1}|", "log", "logarithm"),
+    ("flow", "log|Σ_i det(dh_i/dh_{i-1})|", "log_of_sum", "sum of the logs"),
+    ("flow", r"\sum_{i=2}^{K} \log|\det dh_i/dh_{i-1}|", "range", "first step"),
+    ("flow", "Σ_i log|det dh_{i-1}/dh_i|", "sign", "sign"),
+    ("flow", "h w log|det W|", "symbol", "one layer"),
+    ("flow", "log|det dz/dz|", "index", "itself"),
+]
+
+HOSTILE = [
+    "", " ", "\n\t", "$$", "nan", "inf", "🙂", "h w \u202elog|det W|", "\u200f", "log\u0000",
+    "__import__('os').system('true')", "eval(1)", "lambda: 0", "9**9**9**9", "9^9^9^9^9",
+    "2^(9^9^9)", "exp(exp(exp(9)))", "1e999", "1/0", "0/0", "log 0", "(" * 1_000_000,
+    "|" * 900, "(" * 400 + "1" + ")" * 400, "-" * 900 + "1", "x" * 1_000_000, "h" * 900,
+    "h*" * 299, "log " * 200, r"\frac" * 100, r"\begin{matrix}", "\\", "((", "h)", "|s", "h w =",
+    "= 0", "a = b", "W^{99999999}", "W^W", "9" * 500, "sum_{i=1}^{999999999} log|s_i|",
+    "Σ_{i=0}^{10^9} 1", "Σ_{i=1}^{99999999} log|det dh_i/dh_{i-1}|", "det det det W", "1e5e5e5",
+    "\\log_{3} 2", "h.__class__", "s[0:1:2]", "p", "p(", "d", "d/d", "dz/", "dh/dx", "²", "½½", "^",
+    "_", "\ud800", "٣", "h w log|det W| # hi", "^T", "W^T^T^T", "log|det W|·" * 60, "∑" * 200,
+]  # fmt: skip
+
+
+def _cases() -> list[tuple[str, str]]:
+    return [(layer, t) for layer, lines in RIGHT.items() for t in lines.strip().splitlines()]
+
+
+@pytest.mark.parametrize(("layer", "text"), _cases())
+def test_right_in_every_spelling(layer: str, text: str) -> None:
+    result = grade(layer, text)
+    assert result, result.message
+    assert result.message.startswith("Right") and result.mistake is None
+
+
+@pytest.mark.parametrize(("layer", "text", "mistake", "words"), WRONG)
+def test_wrong_says_why(layer: str, text: str, mistake: str, words: str) -> None:
+    result = grade(layer, text)
+    assert not result
+    assert (result.mistake, words in result.message) == (mistake, True), result
+
+
+def test_tables_are_large_enough() -> None:
+    assert len(_cases()) >= 60 and len(WRONG) >= 60
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda t: ascii(t[:20]))
+@pytest.mark.parametrize("layer", LAYERS)
+def test_hostile_text_is_refused(layer: str, text: str) -> None:
+    start = time.process_time()
+    result = grade(layer, text)
+    assert isinstance(result, Grade) and result.message.startswith(("Not yet: ", "Right: "))
+    if result:  # "= 0" and the like may be the additive coupling's answer, nothing else
+        assert layer == "additive_coupling"
+    assert time.process_time() - start < 5  # a bound on runaway work, not a timing
+
+
+def test_no_answer_of_one_layer_passes_for_another() -> None:
+    for layer, text in (("actnorm", "h w log|det W|"), ("conv1x1", "h w sum(log|s|)")):
+        assert not grade(layer, text)
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_any_text_gets_a_grade(text: str) -> None:
+    for layer in ("flow", "lu"):
+        assert isinstance(grade(layer, text), Grade)
+
+
+PIECES = r"h w s W J L i K log det sum | | ( ) { } [ ] ^ _ * / + - = , . \frac \log \sum dz dx 2 ½"
+
+
+@given(st.lists(st.sampled_from(PIECES.split()), max_size=25), st.sampled_from(LAYERS))
+@settings(max_examples=500, deadline=None)
+def test_any_arrangement_of_our_own_signs_gets_a_grade(pieces: list[str], layer: str) -> None:
+    result = grade(layer, " ".join(pieces))
+    assert isinstance(result, Grade)
+    assert html.escape("<") not in result._repr_html_() or "<" in result.message
+
+
+DET = ["|det W|", r"\left|\det(W)\right|", "abs(det(W))", r"\lvert \det W \rvert", "∣det W∣"]
+TIMES = [" ", "*", "·", r" \cdot ", " × ", r"\,", r" \times "]
+
+
+@pytest.mark.parametrize("seed", range(120))
+def test_equivalent_spellings_are_equal(seed: int) -> None:
+    rng = random.Random(seed)
+    log = rng.choice(["log", "ln", r"\log", r"\ln "])
+    factors = ["h", "w", f"{log}{rng.choice(DET)}"]
+    rng.shuffle(factors)
+    text = factors[0] + "".join(rng.choice(TIMES) + f for f in factors[1:])
+    if rng.random() < 0.5:
+        text = text.replace(" ", " " * rng.randint(1, 3))
+    text = rng.choice(["", "logdet = ", r"\log\det = "]) + text
+    assert grade("conv1x1", text), text
+    without_h = " ".join(f for f in factors if f != "h")
+    assert grade("conv1x1", without_h).mistake == "only_w", without_h
+
+
+def test_bad_arguments() -> None:
+    for bad in (None, 3, b"0", ["0"]):
+        with pytest.raises(TypeError, match="text"):
+            grade("flow", bad)
+    for bad in ("nope", "", None, ["flow"]):
+        with pytest.raises(ValueError, match="additive_coupling"):
+            grade(bad, "0")
+
+
+def test_html_escapes_what_was_typed() -> None:
+    page = grade("flow", "<script>")._repr_html_()
+    assert "<script>" not in page and "Not yet" in page
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_points_separate(layer: str) -> None:
+    """No named wrong formula comes near the target at every point."""
+    target = [p.target for p in _formula_layers.points(layer)]
+    rows, reasons = _formula_layers.wrong_formulas(layer)
+    assert len(rows) == len(reasons) > 0
+    near = abs(rows - target) < 1e-3
+    assert not near.all(axis=1).any()
