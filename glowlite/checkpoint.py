@@ -97,7 +97,9 @@ def digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     return sha.hexdigest()
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]
+) -> Path:
     """Write tensors and a JSON header into one safetensors file, atomically, with a digest.
 
     Tensors are copied to the CPU and made contiguous (channels-last weights are not).
@@ -184,7 +186,9 @@ def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path
     try:
         model = build(header["model"])
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} describes a model this glowlite cannot build: {error}") from None
+        raise CheckpointError(
+            f"{path} describes a model this glowlite cannot build: {error}"
+        ) from None
     fill(model, tensors, path)
     model.header = dict(header)
     return model

@@ -85,7 +85,9 @@ def evaluate(
     model.train(was_training)
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values))
-        raise ValueError(f"bits/dim is not finite for {len(bad)} images, the first is number {bad[0]}")
+        raise ValueError(
+            f"bits/dim is not finite for {len(bad)} images, the first is number {bad[0]}"
+        )
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
     return Evaluation(float(values.mean()), error, len(values), draws)
 

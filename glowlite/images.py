@@ -42,7 +42,10 @@ def grid(images: Tensor | np.ndarray, columns: int | None = None, gap: int = 2) 
 
 
 def save_grid(
-    path: str | Path, images: Tensor | np.ndarray, columns: int | None = None, zoom: int | None = None
+    path: str | Path,
+    images: Tensor | np.ndarray,
+    columns: int | None = None,
+    zoom: int | None = None,
 ) -> Path:
     """Write a grid of images as PNG, atomically.
 
