@@ -199,6 +199,7 @@ def _run(subject: _Subject, x: np.ndarray, ledger: _Ledger, max_dim: int) -> Non
     if batched:
         _independent(subject, x, y, logdet, ledger)
     logdet, shaped = _shape_of_logdet(logdet, y, x, ledger)
+    _double_precision(x, y, ledger)
     x, jacobians = _measure(subject, x, ledger, max_dim)
     again = _quiet(subject.forward, x)
     y = again[0]
@@ -327,9 +328,8 @@ def _examples(subject, x, y, logdet, ledger):
     extra = np.random.default_rng(0)
     picked = x[np.unique(np.linspace(0, len(x) - 1, min(3, len(x))).astype(int))]
     taken = set(x.shape[1:]) | {x[0].size, 1}
-    wanted = max(2, len(picked))
-    while wanted in taken:
-        wanted += 1
+    wanted = next(k for k in (3, 2, *range(4, 4 + x.ndim)) if k not in taken)
+    picked = picked[:wanted]
     made = []
     for i in range(wanted - len(picked)):
         base = picked[i % len(picked)]
@@ -378,6 +378,13 @@ def _shape_of_logdet(logdet, y, x, ledger):
         text = f"it has shape {logdet.shape} for x of shape {x.shape}; {expected}"
         ledger.fail("shape of the log-det", text, "sum over the wrong axis")
     return logdet, False
+
+
+def _double_precision(x, y, ledger) -> None:
+    """x needs more than float32's 7 digits, as any random x does; then y must, too."""
+    if not np.any(x == x.astype(np.float32)) and np.array_equal(y, y.astype(np.float32)):
+        text = "every y is a float32 number: it computes in float32 inside; use float64"
+        ledger.fail("precision", text, "float32", stop=True)
 
 
 def _measure(subject, x, ledger, max_dim):
@@ -439,10 +446,6 @@ def _invertible(subject, x, y, jacobians, ledger) -> None:
             "badly conditioned",
             stop=True,
         )
-    if not np.array_equal(x, x.astype(np.float32)) and np.array_equal(y, y.astype(np.float32)):
-        ledger.fail(
-            "precision", "every y is a float32 number: it computes in float32 inside", "float32"
-        )
     if len({j.sign for j in jacobians}) > 1:
         text = "det J is positive at one example and negative at another, so 0 somewhere between"
         ledger.fail(name, text, "not invertible")
@@ -462,14 +465,13 @@ def _shares_value(subject, x, y) -> bool:
     flat = x.ravel()
     places = np.nonzero(flat)[0][:64]
     flips = np.concatenate([np.eye(flat.size, dtype=bool)[places], np.ones((1, flat.size), bool)])
-    for flip in flips[np.any(flips & (flat != 0), axis=1)]:
-        try:
-            other = _quiet(subject.forward, np.where(flip, -flat, flat).reshape(x.shape))[0]
-        except Exception:  # outside the domain
-            return False
-        if np.array_equal(np.asarray(other), y):
-            return True
-    return False
+    flips = flips[np.any(flips & (flat != 0), axis=1)]
+    points = np.where(flips, -flat, flat).reshape(-1, *x.shape[1:])
+    try:
+        others = np.asarray(_quiet(subject.forward, points)[0])
+    except Exception:  # outside the domain, or one example at a time only
+        return False
+    return len(others) == len(points) and any(np.array_equal(o, y[0]) for o in others)
 
 
 def _agreement(subject, x, y, logdet, shaped, jacobians, ledger) -> None:
@@ -564,6 +566,9 @@ def _round_trip(subject, x, y, jacobians, ledger) -> None:
         return
     n = len(jacobians)
     x, y = x[:n], y[:n]
+    _quiet(
+        subject.forward, x
+    )  # an inverse that remembers its forward gets its chance, and is caught
     # Rounding in y is carried back by |J⁻¹|, rounding in x is there anyway.
     noise = [
         j.noise + EPS * (np.abs(b.ravel()) + np.abs(j.value) @ np.abs(a.ravel()))
@@ -645,7 +650,12 @@ def _back(subject, y, shape, name, ledger) -> np.ndarray:
     back = _array(out, name, "inverse(y)", ledger)
     if back.shape != shape:
         text = f"returned shape {back.shape} for x of shape {shape}"
-        ledger.fail(name, text, "wrong shape", stop=True)
+        same = back.shape == y.shape and np.array_equal(back, y)
+        name_of = "inverse is the identity" if same else "wrong shape"
+        ledger.fail(name, text + "; it is y unchanged" * same, name_of, stop=True)
+    if not np.array_equal(back, _array(_quiet(subject.inverse, y), name, "y", ledger), True):
+        text = "two calls with the same y gave different answers"
+        ledger.fail(name, text, "not deterministic", stop=True)
     return back
 
 

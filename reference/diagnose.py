@@ -11,6 +11,8 @@ Names used for log-dets (``Report.mistake``), joined by " or " where several fit
     "h missing", "w missing"
     "h·w twice", "h twice", "w twice"
     "sign flipped"          −L, which is also the log-det of the inverse
+    "h² for h·w", "w² for h·w"
+    "should be 0"           a layer that keeps volume says otherwise
     "mean for sum"          divided by c, c/2, the number of dimensions, …
     "log missing"           the determinant, or Σ s, where its logarithm belongs
     "absolute value missing"  NaN, or negative factors left out
@@ -32,8 +34,16 @@ and for inverses:
 
     "inverse is the identity", "inverse is the forward", "transpose for inverse",
     "shift and scale in the wrong order", "shift forgotten", "shift added",
-    "scale forgotten", "multiplies by the scale", "wrong half", "entries in the wrong order",
-    "float32", "eps in one only", "needs forward first"
+    "scale forgotten", "multiplies by the scale", "wrong half", "wrong input to the net",
+    "entries in the wrong order", "steps in the wrong order", "float32", "eps in one only",
+    "imprecise", "needs forward first"
+
+Names for what `check` itself refuses, before any number is compared:
+
+    "not done", "raises", "no log-det", "not a pair", "not an array", "torch tensor", "wrong type",
+    "wrong shape", "not per example", "sum over the wrong axis", "not finite", "not deterministic",
+    "changes its input", "mixes examples", "float32", "not invertible", "not invertible here",
+    "not differentiable here", "badly conditioned", "inverse returns a pair"
 """
 
 from __future__ import annotations
@@ -45,6 +55,9 @@ import numpy as np
 
 from reference.jacobian import Jacobian
 from reference.structure import is_triangular, nonzero, pixel_blocks
+
+# Numbers that simpler mistakes give as well, e.g. where nothing is negative.
+ONLY_ALONE = {"absolute value missing", "diagonal for determinant"}
 
 
 @dataclass(frozen=True)
@@ -83,23 +96,17 @@ def logdet_mistakes(
     if np.all(said == 0):
         return [Mistake("zero", "the log-det is 0: it was forgotten, or the layer changes volume")]
 
-    factors = _factors(x.shape[1:], y.shape[1:])
-    for name, factor, sentence in factors:
+    if np.all(np.abs(true) <= tolerance):
+        text = "it should be 0: the layer keeps volume"
+        found["should be 0"] = Mistake("should be 0", text)
+    # Reference layout first; channels first and combinations only where nothing simpler fits.
+    simple = _factors(x.shape[1:], y.shape[1:])
+    for name, factor, sentence in simple:
         offer(name, true * factor, sentence)
-    if not found:
-        bases = [(1.0, "", ""), (1 / np.log(2), "log of base 2", "log₂ was taken; ")]
-        bases.append((1 / np.log(10), "log of base 10", "log₁₀ was taken; "))
-        for (base, name, words), sign in product(bases, (1.0, -1.0)):
-            names = [name] if name else []
-            flipped = "the sign is flipped (or it is the log-det of the inverse)"
-            plain = words + (flipped if sign < 0 else "the natural logarithm belongs here")
-            if sign < 0:
-                names.append("sign flipped")
-            offer(" and ".join(names) or "-", true * base * sign, plain)
-            for other, factor, sentence in factors:
-                both = " and ".join([*names, other])
-                offer(both, true * base * sign * factor, f"{plain}, and {sentence}")
-
+    flipped = "the sign is flipped (or it is the log-det of the inverse)"
+    offer("sign flipped", -true, flipped)
+    for name, base in (("log of base 2", np.log(2)), ("log of base 10", np.log(10))):
+        offer(name, true / base, "the natural logarithm belongs here")
     if n > 1:
         offer("summed over the batch", np.full(n, true.sum()), "it is the sum over the examples")
         offer("mean over the batch", np.full(n, true.mean()), "it is the mean over the examples")
@@ -108,19 +115,36 @@ def logdet_mistakes(
     normal = -0.5 * np.sum(y.reshape(n, -1) ** 2 + np.log(2 * np.pi), axis=1)
     offer("prior added", true + normal, "log N(y; 0, I) is included: that is the log-likelihood")
 
-    for name, guesses, sentence in _from_entries(jacobians, x, y):
+    entries = list(_from_entries(jacobians, x, y))
+    for name, guesses, sentence in entries:
         for guess in guesses:
-            if len(guess) == n:
+            if len(guess) == n and not (found and name in ONLY_ALONE):
                 offer(name, np.array(guess), sentence)
+
+    if not found:
+        for name, factor, sentence in _factors(_last_axis_first(x), _last_axis_first(y)):
+            offer(name, true * factor, sentence + " (channels first)")
+    if not found:
+        bases = [("log of base 2", np.log(2)), ("log of base 10", np.log(10)), ("", 1.0)]
+        for (base, log), sign, (name, factor, text) in product(bases, (1, -1), simple):
+            parts = [base] * bool(base) + ["sign flipped"] * (sign < 0) + [name]
+            offer(" and ".join(parts), sign * true / log * factor, f"{parts[0]}, and {text}")
+        for base, log in bases[:2]:
+            offer(f"{base} and sign flipped", -true / log, flipped)
+        for name, guesses, sentence in entries:
+            for guess, (other, factor, text) in product(guesses, simple):
+                if len(guess) == n and other == "h·w missing" and not found:
+                    offer(f"{name} and {other}", np.array(guess) * factor, f"{sentence}; {text}")
 
     if not found:
         gap = said - true
         if np.all(np.abs(gap) <= 3e-6 * (1 + np.abs(true))):
             if np.array_equal(said, said.astype(np.float32)):
                 found["float32"] = Mistake("float32", "right to 7 digits: computed in float32")
-        reciprocal = np.array([np.sum(1 / np.abs(j.value.diagonal())) for j in jacobians])
-        eps = gap / np.where(reciprocal == 0, np.nan, reciprocal)
-        if 1e-14 < eps[0] < 1e-2 and np.allclose(eps, eps[0], rtol=0.02):
+        with np.errstate(all="ignore"):
+            eps = gap / [np.sum(1 / np.abs(j.value.diagonal()[_touched(j)])) for j in jacobians]
+            power = 10.0 ** np.round(np.log10(np.abs(eps[0])))
+        if 1e-14 < power < 1e-2 and np.allclose(eps, power, rtol=0.02):
             text = f"as if a small constant, about {eps[0]:.0e}, were added inside the log"
             found.setdefault("eps in the log", Mistake("eps in the log", text))
     return list(found.values())
@@ -131,10 +155,7 @@ def _factors(shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[str, fl
     d = int(np.prod(shape))
     table: list[tuple[str, float, str]] = []
     means: list[int] = []
-    layouts = {(s[0], s[1], s[2]) for s in (shape, out) if len(s) == 3}
-    layouts |= {(s[1], s[2], s[0]) for s in (shape, out) if len(s) == 3}
-    # The layout of the reference first: names found first win.
-    for h, w, c in sorted(layouts, key=lambda s: s != (shape if len(shape) == 3 else s)):
+    for h, w, c in dict.fromkeys(s for s in (shape, out) if len(s) == 3):
         p = h * w
         if p > 1:
             table += [
@@ -147,6 +168,8 @@ def _factors(shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[str, fl
                 ("w missing", 1 / w, f"off by the factor w = {w}: only h was counted"),
                 ("h twice", h, f"too large by the factor h = {h}"),
                 ("w twice", w, f"too large by the factor w = {w}"),
+                ("h² for h·w", h / w, f"h² = {h * h} was counted, and h·w = {p} belongs here"),
+                ("w² for h·w", w / h, f"w² = {w * w} was counted, and h·w = {p} belongs here"),
             ]
         for k in (c, c // 2, p * (c // 2)):
             if k > 1:
@@ -157,9 +180,19 @@ def _factors(shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[str, fl
     table += [
         ("factor 2", 2.0, "twice too large: counted twice, or the log of a square"),
         ("factor 1/2", 0.5, "half of what it should be: one half was left out, or log √"),
-        ("sign flipped", -1.0, "the sign is flipped (or it is the log-det of the inverse)"),
     ]
     return table
+
+
+def _last_axis_first(a: np.ndarray) -> tuple[int, ...]:
+    """The example's axes as if the array were (N, C, H, W)."""
+    return (*a.shape[2:], a.shape[1]) if a.ndim == 4 else ()
+
+
+def _touched(j: Jacobian) -> np.ndarray:
+    """Which dimensions are changed: a coupling's x_b, which is not, has the identity's rows."""
+    d = j.value.diagonal()
+    return ~((nonzero(j).sum(1) == 1) & (np.abs(d - 1) <= 1e-9))
 
 
 def _not_finite(said: np.ndarray, jacobians: list[Jacobian]) -> list[Mistake]:
@@ -173,8 +206,6 @@ def _not_finite(said: np.ndarray, jacobians: list[Jacobian]) -> list[Mistake]:
 def _from_entries(jacobians: list[Jacobian], x: np.ndarray, y: np.ndarray):
     """Numbers that mistakes would give, read off the entries of J: (name, [per-example…], text)."""
     shape = x.shape[1:]
-    pixels = {int(np.prod(s[:2])) for s in (shape,) if len(s) == 3} | {1}
-    pixels |= {int(np.prod(s[1:])) for s in (shape,) if len(s) == 3}
     dets = [[j.sign * np.exp(min(j.logabsdet, 700.0)) for j in jacobians]]
     dets.append(np.abs(dets[0]))
     diag, logs_pos, outside, of_sum, shift, raw = ([] for _ in range(6))
@@ -193,11 +224,10 @@ def _from_entries(jacobians: list[Jacobian], x: np.ndarray, y: np.ndarray):
             block_diag.append(np.log(np.abs(d)).sum())
         if not is_triangular(entry) or np.any(d == 0):
             continue
-        # An untouched dimension (a coupling's x_b) has the row of the identity.
-        touched = ~((entry.sum(1) == 1) & (np.abs(d - 1) <= 1e-9))
+        touched = _touched(j)
         s = d[touched]
         b = (y[i].ravel() - d * x[i].ravel())[touched]
-        diag.append((s.sum(), np.abs(s).sum()))
+        diag.append((s.sum(), np.abs(s).sum(), (1 / s).sum(), -(1 / s).sum()))
         logs_pos.append(np.log(s[s > 0]).sum())
         outside.append(np.abs(np.log(np.abs(s))).sum())
         with np.errstate(all="ignore"):
@@ -209,7 +239,7 @@ def _from_entries(jacobians: list[Jacobian], x: np.ndarray, y: np.ndarray):
             of_sum.append(np.log(per_pixel).sum())
         elif touched.all():
             of_sum.append(np.log(np.abs(s).sum()))
-    scale = [np.array(v).T / p for v in (diag, block_det) if v for p in sorted(pixels)]
+    scale = [np.array(v).T for v in (diag, block_det) if v]
     yield (
         "log missing",
         [*dets, *(row for v in scale for row in v)],
@@ -218,32 +248,32 @@ def _from_entries(jacobians: list[Jacobian], x: np.ndarray, y: np.ndarray):
     text = "log taken of the positive factors only: |·| is missing"
     yield (
         "absolute value missing",
-        [np.array(v) / p for v in (logs_pos, block_pos) for p in sorted(pixels)],
+        [np.array(v) for v in (logs_pos, block_pos)],
         text,
     )
     yield (
         "absolute value outside the log",
-        [np.array(v) / p for v in (outside, block_abs) for p in sorted(pixels)],
+        [np.array(v) for v in (outside, block_abs)],
         "|log s| was summed, where log|s| belongs",
     )
     yield (
         "diagonal for determinant",
-        [np.array(block_diag) / p for p in sorted(pixels)],
+        [np.array(block_diag)],
         "only the diagonal was used, but the matrix is not triangular",
     )
     yield (
         "log of the sum",
-        [np.array(of_sum) / p for p in sorted(pixels)],
+        [np.array(of_sum)],
         ("the logarithm of a sum was taken, where a sum of logarithms belongs"),
     )
     yield (
         "shift for scale",
-        [row / p for row in np.array(shift).T for p in sorted(pixels)],
+        list(np.array(shift).T),
         ("the shift was summed, not the log of the scale: the wrong half of the net's output"),
     )
     yield (
         "scale before the sigmoid",
-        [row for row in np.array(raw).T],
+        list(np.array(raw).T),
         ("the net's raw output was used; s = sigmoid(raw + 2) and the log-det is Σ log s"),
     )
 
@@ -271,7 +301,7 @@ def inverse_mistakes(
     gap = np.abs(fb - fx).max()
     if gap <= 1e-5 * scale and np.array_equal(fb, fb.astype(np.float32)):
         return [Mistake("float32", "right to 7 digits: the inverse computes in float32")]
-    if same(fy):
+    if same(fy) and x.shape == y.shape:
         found.append(Mistake("inverse is the identity", "it returns y unchanged"))
     if again is not None and same(again.reshape(n, -1)) and not found:
         found.append(Mistake("inverse is the forward", "it applies the forward map once more"))
@@ -312,10 +342,23 @@ def inverse_mistakes(
                 found.append(Mistake("wrong half", text))
             elif not found and kept.any() and not kept.all() and touched_kept.any():
                 found.append(Mistake("wrong half", "it changes the half that forward leaves alone"))
+            elif not found and kept.any() and not kept.all() and not same_entries(fx, fb):
+                text = "the half that forward leaves alone is right, the other is not: does the "
+                text += "net see the same x_b on the way back?"
+                found.append(Mistake("wrong input to the net", text))
         transposed = np.stack([j.value.T @ v for j, v in zip(jacobians, fy, strict=True)])
         if not found and same(transposed):
             text = "it applies Wᵀ; only a rotation has W⁻¹ = Wᵀ"
             found.append(Mistake("transpose for inverse", text))
+        if not found and same(
+            np.stack([j.inverse.T @ v for j, v in zip(jacobians, fy, strict=True)])
+        ):
+            found.append(
+                Mistake("transpose for inverse", "it applies (W⁻¹)ᵀ: one transpose too many")
+            )
+    if not found and gap <= 1e-4 * scale:
+        text = "nearly right: float32 on the way, or a small constant in one of the two"
+        found.append(Mistake("imprecise", text))
     if not found and same_entries(fx, fb):
         found.append(
             Mistake("entries in the wrong order", "every number is there, but not in its place")
