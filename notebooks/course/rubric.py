@@ -1,0 +1,343 @@
+"""A mirror for open answers, in English and Russian: what was said, left out, contradicted.
+
+It looks for concepts, not for reasoning, and never gives a mark: `reflect` says which concepts a
+text states and then shows a model answer, against which the reader judges their own.
+
+A concept is found in one sentence that holds all of its word groups and something that makes the
+sentence a statement (a verb, an "="); a list of keywords states nothing.
+
+>>> answer = reflect("3", "W is factorised as P L (U + diag(s)); P is fixed and not trained.")
+>>> answer.found
+['LU factorisation', 'P is fixed']
+>>> reflect("3", "U is lower triangular.").contradictory
+['triangular factors']
+"""
+
+# ruff: noqa: E501  (a pattern is read best in one line)
+from __future__ import annotations
+
+import html
+import re
+from dataclasses import dataclass
+
+__all__ = ["Reflection", "reflect", "QUESTIONS", "CONCEPTS"]
+
+MAX_CHARS = 10_000
+
+QUESTIONS = {
+    "1": "What is the log-determinant? Write the formula.",
+    "2": "Which three main layers do the authors propose? Describe them briefly.",
+    "3": "How did the authors optimise the computation of the invertible 1×1 convolution?",
+}
+
+MODEL_ANSWERS = {
+    "1": (
+        "The log-determinant is the logarithm of the absolute value of the determinant of the "
+        "map's Jacobian, log|det dz/dx|. It says by how much the map stretches volume, and so "
+        "corrects the density: log p(x) = log p(z) + log|det dz/dx|. For composed maps it is the "
+        "sum over the steps; for a triangular Jacobian it is the sum of log|diagonal|.",
+        "Log-determinant — это логарифм модуля определителя якобиана отображения, log|det dz/dx|. "
+        "Он показывает, во сколько раз отображение меняет объём, и поправляет плотность: "
+        "log p(x) = log p(z) + log|det dz/dx|. Для композиции он равен сумме по шагам; для "
+        "треугольного якобиана — сумме логарифмов модулей диагонали.",
+    ),
+    "2": (
+        "Actnorm scales and shifts every channel, y = s ⊙ x + b; its s and b start from the first "
+        "batch, so that each channel has mean 0 and variance 1. The invertible 1×1 convolution "
+        "multiplies the channels at every pixel by a learned matrix W and generalises a "
+        "permutation. Affine coupling passes one half unchanged; a network computes log s and t "
+        "from it for the other half; it is inverted without inverting the network.",
+        "Actnorm масштабирует и сдвигает каждый канал, y = s ⊙ x + b; s и b инициализируются по "
+        "первому батчу так, что у канала среднее 0 и дисперсия 1. Обратимая свёртка 1×1 умножает "
+        "каналы в каждом пикселе на обучаемую матрицу W и обобщает перестановку. Affine coupling "
+        "оставляет одну половину без изменений; сеть вычисляет по ней log s и t для другой; "
+        "слой обращается без обращения сети.",
+    ),
+    "3": (
+        "They write W = P L (U + diag(s)), an LU factorisation: P is a fixed permutation, L is "
+        "lower triangular with ones on the diagonal, U is strictly upper triangular. Then "
+        "log|det W| is the sum of log|s|, which costs O(c) where the determinant of W costs O(c³). "
+        "The inverse needs only two triangular solves.",
+        "Матрица записывается через LU-разложение W = P L (U + diag(s)): P — фиксированная "
+        "перестановка, L — нижнетреугольная с единицами на диагонали, U — строго "
+        "верхнетреугольная. Тогда log|det W| равен сумме log|s|: это O(c) вместо O(c³). "
+        "Для обращения достаточно решить две треугольные системы.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Concept:
+    """``needs``: every pattern in one sentence; ``against``: patterns that contradict it.
+
+    ``benign`` are negations that belong to the concept, such as "P is not trained".
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    against: tuple[str, ...] = ()
+    benign: str = r"$^"
+
+
+# Word groups, English | Russian stems.
+ACTNORM = r"act-?norm|актнорм"
+CONV = r"1\s*[x×х*]\s*1|один на один|convolution|св[её]ртк"
+COUPLING = r"coupling|каплинг|связыва|сцеплен|half|halves|половин"
+NETWORK = r"\bnet\b|network|\bnn\b|\bсет[ьи]\b|нейросет"
+DETERMINANT = r"determinant|\bdet\b|log-?det|определител|детерминант"
+TRIANGULAR = r"triangular|треугольн"
+LOWER, UPPER = r"lower|нижн", r"upper|верхн"
+NOT = r"(?:not|n't|never|не)\s+(?:\w+\s+){0,2}"
+
+CONCEPTS: dict[str, tuple[Concept, ...]] = {
+    "1": (
+        Concept(
+            "log of the Jacobian determinant",
+            (r"\blog|\bln\b|логарифм", DETERMINANT, r"jacob|якоби|d[zhyf]\w*\s*/\s*d[xhz]|∂\w+/∂|deriv|производн"),
+            (r"(?:is|equals|это|равен) (?:the )?(?:log\w* of (?:the )?)?(?:trace|след)",),
+        ),
+        Concept(
+            "absolute value",
+            (r"absolute|modul|модул|абсолютн|\|\s*det|\babs\b", DETERMINANT),
+            (r"(?:sign|знак) (?:of the determinant |определителя )?(?:matters|is kept|важен|сохраня)",),
+        ),
+        Concept(
+            "change of volume",
+            (r"volum|объ[её]м|densit|плотност|log p\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|меня|измен|растя|сжи|сжат|поправ|log p\s*\(z\)"),
+            (r"(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",),
+        ),
+        Concept(
+            "sum over steps",
+            (r"\bsum|\badd|Σ|∑|сумм|склад", r"step|layer|compos|each map|maps|шаг|сло[йея]|композиц|отображени|h_?i"),
+            (r"(?:product|произведени\w+) (?:of|over|по)?\s*(?:the )?(?:log-?det|логарифм)",),
+        ),
+        Concept(
+            "triangular Jacobian",
+            (TRIANGULAR, r"diag|диагонал"),
+            (r"(?:whole|full|entire|all of the|вс[яей]+|полн\w+) (?:triangular )?(?:matrix|матриц\w+) (?:is )?(?:needed|нужн)",),
+        ),
+    ),
+    "2": (
+        Concept(
+            "actnorm: scale and shift per channel",
+            (ACTNORM, r"scal|multipl|s\s*[*⊙·]?\s*x|масштаб|умнож|растя", r"shift|bias|\badd|\+\s*b|сдвиг|смещ|прибав", r"channel|канал|s\s*[*⊙·]?\s*x"),
+            (r"(?:act-?norm)[^.]*(?:statistics|mean) of (?:every|each) batch",),
+        ),
+        Concept(
+            "actnorm: data-dependent start",
+            (rf"{ACTNORM}|normali|нормал|channel|канал", r"first (?:mini-?)?batch|initial|data-depend|инициализ|начальн|перв\w+ (?:мини-?)?батч", r"mean|variance|среднее|средним|дисперс|data-depend|\bдисп"),
+            (r"act-?norm[^.]*(?:initiali[sz]ed|starts?)[^.]*(?:random|identity)", r"(?:act-?norm|актнорм)[^.]*инициализ[^.]*случайн"),
+        ),
+        Concept(
+            "1×1 convolution: generalises a permutation",
+            (CONV, r"permut|shuffl|reorder|перестанов|перемеш"),
+            (r"(?:is|just|это) (?:a |an )?(?:fixed|фиксированн\w+) (?:permut|shuffl|перестан)", r"shuffle is learn"),
+        ),
+        Concept(
+            "1×1 convolution: learned matrix at every pixel",
+            (CONV, r"learn|train|paramet|обуча|матриц|matrix|weight", r"pixel|position|channel|пиксел|позици|канал"),
+            (rf"(?:{CONV})[^.]*(?:{NOT})(?:learn|train|обуча)",),
+        ),
+        Concept(
+            "coupling: one half passes unchanged",
+            (COUPLING, r"unchanged|identity|not change|as (?:it )?is|copied|untouched|y_b\s*=\s*x_b|без измен|неизмен|не меня|тождествен|копиру"),
+            (r"(?:both halves|обе половины)[^.]*(?:transform|chang|scal|меня|преобраз|масштаб)",),
+            benign=r"(?:does|is|do) not (?:be )?chang\w*|не меня\w*|без измен\w*",
+        ),
+        Concept(
+            "coupling: a network gives scale and shift",
+            (NETWORK, r"scal|log s|\bs\b|масштаб", r"shift|transl|\bt\b|сдвиг|смещ"),
+        ),
+        Concept(
+            "coupling: inverse without inverting the network",
+            (r"without|no need|need(?:s)? not|never|does(?:n't| not)|not (?:be|have)|без|не нужно|не требу|не надо|не обяза|не обращ", r"invert|inver|обра[тщ]", NETWORK),
+            (
+                rf"(?:{NETWORK})[^.]*(?:must|has to|have to|needs to|should) be (?:inver|biject)",
+                r"сеть[^.]*(?:должна|обязана) быть обратим",
+                r"(?:requires|need to|needs) inver\w+ (?:of )?the (?:neural )?net",
+            ),
+            benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|not (?:be|have)|без|не нужно|не требу\w*|не надо|не обяза\w*|не обращ\w*",
+        ),
+    ),
+    "3": (
+        Concept(
+            "LU factorisation",
+            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bплу\b", r"factor|decompos|=|paramet|written|write|разлож|запис|представ|факториз|разлага"),
+            (r"(?:qr|svd|cholesky)[- ](?:decompos|factor|разлож)",),
+        ),
+        Concept(
+            "P is fixed",
+            (r"\bp\b|permutation|перестанов", r"fix|not (?:train|learn|optimi)|constant|frozen|фиксир|не обуча|постоян|заморож"),
+            (
+                r"\bp\b[^.,;]*\b(?:is|are) (?:also )?(?:learn|train|optimi)",
+                r"permutation (?:matrix )?(?:p )?is (?:also )?(?:learn|train|optimi)",
+                r"(?:shuffle|permutation) is (?:learn|train)",
+                r"(?:\bp\b|перестанов\w+)(?: тоже| также)? обуча",
+            ),
+            benign=r"(?:is |are )?(?:not|never) (?:\w+ )?(?:train|learn|optimi)\w*|не обуча\w*|not fixed at random",
+        ),
+        Concept(
+            "triangular factors",
+            (TRIANGULAR, rf"\bl\b|\bu\b|{LOWER}|{UPPER}"),
+            (
+                rf"\bu\b(?:\s+(?:is|—|-|это|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{LOWER})",
+                rf"\bl\b(?:\s+(?:is|—|-|это|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{UPPER})",
+                rf"(?:both|обе)[^.]*(?:{LOWER})",
+            ),
+        ),
+        Concept(
+            "log-determinant from s",
+            (DETERMINANT, r"\bs\b|log\s*\|s\||diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
+        ),
+        Concept(
+            "cost falls from O(c³) to O(c)",
+            (r"o\s*\(\s*[cnс]\s*(?:\^|\*\*)?\s*[3³]\s*\)|cubic|кубическ", r"o\s*\(\s*[cnс]\s*\)|linear|линейн"),
+            (
+                r"(?:from|с|от) o\s*\([cс]\) (?:to|до|к) o\s*\([cс]\s*\^?[3³]",
+                r"without (?:the )?lu[^.]*o\s*\([cс]\)",
+                r"без lu[^.]*o\s*\([cс]\)",
+            ),
+        ),
+        Concept(
+            "inverse by triangular solves",
+            (TRIANGULAR + r"|substitution|подстанов", r"solv|substitution|реш|подстанов", r"inver|solv|обра[тщ]|систем"),
+        ),
+    ),
+}  # fmt: skip
+
+# What makes words a statement. Stems, English and Russian; "=" and a dash with spaces count.
+RELATION = re.compile(
+    r"=|≈|→|\s[—–-]\s|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
+    r"|gives?|uses?|takes?|makes?|passes|stays?|becomes?|equals?|says?|measures?|tells?|goes"
+    r"|(?:re)?writ\w+|solv(?:e|es|ing)|computes?|predicts?|scal(?:es|ed)|shifts|multipl(?:y|ies)"
+    r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
+    r"|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
+    r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
+    r"|\bэто\b|\w{2,}(?:ет|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
+    r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|есть|остаётся|остается)\b"
+    r"|\w+(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или|ем|им)\b",
+    re.IGNORECASE,
+)
+NEGATION = re.compile(
+    r"\b(?:not|no|never|without|cannot|nor|neither|не|нет|без|никогда|ни)\b|n['’]t\b", re.IGNORECASE
+)
+# Negations that deny nothing about the layers.
+HARMLESS = re.compile(
+    r"\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
+    r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bnot (?:the )?o\(c",
+    re.IGNORECASE,
+)
+SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|;")
+NEAR = 30  # characters before a matched word in which a negation denies it
+
+
+@dataclass(frozen=True)
+class Reflection:
+    """Concepts ``found``, ``missing`` and ``contradictory``, words for the reader, no mark."""
+
+    question: str
+    found: list[str]
+    missing: list[str]
+    contradictory: list[str]
+    message: str
+    model_answer: str
+
+    def __str__(self) -> str:
+        return self.message
+
+    def _repr_html_(self) -> str:
+        head, _, model = self.message.partition("\n\n")
+        lines = "<br>".join(html.escape(line) for line in head.splitlines())
+        model = "<br>".join(html.escape(line) for line in model.splitlines())
+        return (
+            '<div style="border-left:4px solid #4a6fa5;padding:.4em .8em">'
+            f"<p>{lines}</p><details><summary>Compare with a model answer</summary>"
+            f"<p>{model}</p></details></div>"
+        )
+
+
+def _matches(concept: Concept, sentence: str) -> str:
+    """ "said", "denied" or "" for one concept in one lower-case sentence."""
+    spots = [[m.start() for m in re.finditer(need, sentence)] for need in concept.needs]
+    if any(re.search(pattern, sentence) for pattern in concept.against):
+        return "denied"
+    if not all(spots):
+        return ""
+    bare = HARMLESS.sub(lambda m: " " * len(m[0]), sentence)
+    bare = re.sub(concept.benign, lambda m: " " * len(m[0]), bare)
+    for denial in NEGATION.finditer(bare):
+        after = re.split(r"[,:(]", bare[denial.end() :])[0]
+        reach = denial.end() + min(NEAR, len(after))
+        if any(denial.end() <= spot <= reach for group in spots for spot in group):
+            return "denied"
+    return "said"
+
+
+def reflect(question: str, text: str) -> Reflection:
+    """Say which concepts of ``question`` a ``text`` states, misses or contradicts.
+
+    ``question`` is "1", "2" or "3"; ``text`` is English or Russian, up to 10,000 characters
+    (more is not read, and said).  Raises TypeError for a text that is not a string, ValueError
+    for an unknown question.
+    """
+    if not isinstance(question, str) or question not in QUESTIONS:
+        raise ValueError(f"question: got {question!r}; accepted are '1', '2', '3'")
+    if not isinstance(text, str):
+        raise TypeError(f"text: got {type(text).__name__}; accepted is a str")
+    found, denied, listed = set(), set(), set()
+    # One long line is cut as well, so that no pattern runs over more than a paragraph.
+    sentences = [s[:1000] for s in SENTENCE.split(text[:MAX_CHARS].lower()) if s.strip()]
+    for sentence in sentences:
+        stated = RELATION.search(sentence) is not None and not _is_list(sentence)
+        for concept in CONCEPTS[question]:
+            verdict = _matches(concept, sentence)
+            if verdict and not stated:
+                listed.add(concept.name)
+            elif verdict == "said":
+                found.add(concept.name)
+            elif verdict == "denied":
+                denied.add(concept.name)
+    names = [c.name for c in CONCEPTS[question]]
+    contradictory = [n for n in names if n in denied]
+    found_names = [n for n in names if n in found and n not in denied]
+    missing = [n for n in names if n not in found and n not in denied]
+    model = "\n".join(MODEL_ANSWERS[question])
+    salad = len(listed - found) > len(found) or (
+        bool(sentences) and not found_names and not contradictory and all(map(_is_list, sentences))
+    )
+    message = _message(text, found_names, missing, contradictory, salad, model)
+    return Reflection(question, found_names, missing, contradictory, message, model)
+
+
+def _is_list(sentence: str) -> bool:
+    """Keywords in a row: hardly one part between the commas is joined by a verb or an "="."""
+    if len(re.findall(r"[^\W\d_]+", sentence)) < 3:
+        return False
+    parts = sentence.split(",")
+    joined = sum(RELATION.search(part) is not None for part in parts)
+    return joined == 0 or (len(parts) >= 4 and joined <= len(parts) / 3)
+
+
+def _message(text, found, missing, contradictory, salad, model) -> str:
+    lines = []
+    if not text.strip():
+        lines.append("There is nothing here yet. Write two or three sentences of your own.")
+    if len(text) > MAX_CHARS:
+        lines.append(f"Only the first {MAX_CHARS:,} characters were read.")
+    if salad:
+        lines.append(
+            "This looks like a list of keywords rather than sentences; say how they belong together."
+        )
+    if found:
+        lines.append("You speak of: " + "; ".join(found) + ".")
+    if contradictory:
+        lines.append(
+            "This seems to say the opposite, look again: " + "; ".join(contradictory) + "."
+        )
+    if missing:
+        lines.append("Not found in your text: " + "; ".join(missing) + ".")
+    lines.append(
+        "I look for words that belong together and cannot judge your reasoning, so there is no "
+        "mark. Compare with the model answer and judge for yourself."
+    )
+    return "\n".join(lines) + "\n\n" + model
