@@ -7,10 +7,11 @@ import random
 import time
 
 import pytest
-from course import _formula_layers
-from course.formula import LAYERS, Grade, grade
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from course import _formula_layers
+from course.formula import LAYERS, Grade, grade
 
 RIGHT = {
     "conv1x1": r"""
@@ -280,7 +281,7 @@ def test_no_answer_of_one_layer_passes_for_another() -> None:
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_any_text_gets_a_grade(text: str) -> None:
     for layer in ("flow", "lu"):
         assert isinstance(grade(layer, text), Grade)
@@ -290,7 +291,7 @@ PIECES = r"h w s W J L i K log det sum | | ( ) { } [ ] ^ _ * / + - = , . \frac \
 
 
 @given(st.lists(st.sampled_from(PIECES.split()), max_size=25), st.sampled_from(LAYERS))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_arrangement_of_our_own_signs_gets_a_grade(pieces: list[str], layer: str) -> None:
     result = grade(layer, " ".join(pieces))
     assert isinstance(result, Grade)
@@ -301,7 +302,7 @@ DET = ["|det W|", r"\left|\det(W)\right|", "abs(det(W))", r"\lvert \det W \rvert
 TIMES = [" ", "*", "·", r" \cdot ", " × ", r"\,", r" \times "]
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(60))
 def test_equivalent_spellings_are_equal(seed: int) -> None:
     rng = random.Random(seed)
     log = rng.choice(["log", "ln", r"\log ", r"\ln "])

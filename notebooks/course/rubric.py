@@ -152,8 +152,8 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "coupling: inverse without inverting the network",
             (r"without|no need|need(?:s)? not|never|does(?:n't| not)|not (?:be|have)|без|не нужно|не требу|не надо|не обяза|не обращ", r"invert|inver|обра[тщ]", NETWORK),
             (
-                rf"(?:{NETWORK})[^.]*(?:must|has to|have to|needs to|should) be (?:inver|biject)",
-                r"сеть[^.]*(?:должна|обязана) быть обратим",
+                rf"(?:{NETWORK})[^.]*(?:must|(?<!not )has to|(?<!not )have to|needs to|should) be (?:inver|biject)",
+                r"сеть[^.]*(?<!не )(?:должна|обязана) быть обратим",
                 r"(?:requires|need to|needs) inver\w+ (?:of )?the (?:neural )?net",
             ),
             benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|not (?:be|have)|без|не нужно|не требу\w*|не надо|не обяза\w*|не обращ\w*",
@@ -194,8 +194,9 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (r"o\s*\(\s*[cnс]\s*(?:\^|\*\*)?\s*[3³]\s*\)|cubic|кубическ", r"o\s*\(\s*[cnс]\s*\)|linear|линейн"),
             (
                 r"(?:from|с|от) o\s*\([cс]\) (?:to|до|к) o\s*\([cс]\s*\^?[3³]",
-                r"without (?:the )?lu[^.]*o\s*\([cс]\)",
-                r"без lu[^.]*o\s*\([cс]\)",
+                r"without (?:the )?lu[^.,]*o\s*\([cс]\)",
+                r"o\s*\([cс]\)\s*without (?:the )?lu",
+                r"без lu[^.,]*o\s*\([cс]\)",
             ),
         ),
         Concept(
@@ -213,7 +214,7 @@ RELATION = re.compile(
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
     r"|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
     r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
-    r"|\bэто\b|\w{2,}(?:ет|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
+    r"|\bэто\b|\bне\b|\w{2,}(?:ет|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
     r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|есть|остаётся|остается)\b"
     r"|\w+(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или|ем|им)\b",
     re.IGNORECASE,
@@ -223,7 +224,7 @@ NEGATION = re.compile(
 )
 # Negations that deny nothing about the layers.
 HARMLESS = re.compile(
-    r"\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
+    r"\bnot\b(?=[^.]*\bbut\b)|\bне\b(?=[^.]*\bа\b)|\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
     r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bnot (?:the )?o\(c",
     re.IGNORECASE,
 )
