@@ -83,6 +83,7 @@ log|det diag(s)|
 sum(log|s|)
 sum(log s)
 Σ log_s
+log_s.sum()
 sum(log(s))
 \sum \log s
 \sum_{i,j,k} \log s_{ijk}

@@ -141,7 +141,8 @@ def _plain(text: str) -> str:
     plain = LABEL.sub("", plain)
     # log_s, log_det, log_p, log_prob are one name in code; "_" is a subscript elsewhere.
     plain = re.sub(r"\blog_abs_det\b", "logabsdet", plain)
-    plain = re.sub(r"\blog_(?=(?:s|scale|det|p|prob|abs)\b)", "log ", plain)
+    plain = re.sub(r"\blog_(?:s|scale)\b", "(log s)", plain)
+    plain = re.sub(r"\blog_(?=(?:det|p|prob|abs)\b)", "log ", plain)
     plain = re.sub(r"\blog ?_?prob\b", "log p", plain)
     plain = re.sub(r"\blog_\{? ?e\b ?\}?", "ln ", plain)
     return plain.strip().rstrip(".;,!").strip()

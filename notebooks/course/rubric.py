@@ -214,9 +214,9 @@ RELATION = re.compile(
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
     r"|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
     r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
-    r"|\bэто\b|\bне\b|\w{2,}(?:ет|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
+    r"|\bэто\b|\bне\b|\b\w{2,30}(?:ет|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
     r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|есть|остаётся|остается)\b"
-    r"|\w+(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или|ем|им)\b",
+    r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или|ем|им)\b",
     re.IGNORECASE,
 )
 NEGATION = re.compile(
