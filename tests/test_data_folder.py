@@ -146,7 +146,8 @@ def test_all_images_once_and_the_cut_stays_as_images_come(folder):
     # Copies under other names fall on the same side as what they were copied from.
     for i in range(1, 40, 3):
         (folder / f"copy{i}.png").write_bytes((folder / "deep" / f"{i}.PNG").read_bytes())
-    after = [{image.tobytes() for image in part.images} for part in (parts := sets(folder))]
+    parts = sets(folder)
+    after = [{image.tobytes() for image in part.images} for part in parts]
     assert sum(map(len, parts)) == 63 and sum(map(len, after)) == 50
     for old, new in zip(rows, after, strict=True):
         assert old <= new
