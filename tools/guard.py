@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from pathlib import Path
 
 import nbformat
@@ -20,7 +21,8 @@ SHORT = {"00"}
 _SOURCE = {
     r"clear_output": "clear_output hides outputs from comparison",
     r"(?m)^\s*%%?capture": "%capture hides outputs from comparison",
-    r"(?i)#\s*(nbval_\w+|pytest_validate_ignore_output)": "an nbval comment switches comparison off",
+    r"(?i)#\s*(nbval_\w+|pytest_validate_ignore_output)":
+        "an nbval comment switches comparison off",
     r"(?m);[ \t]*$": "a trailing ; hides an output",
     r"plt\.show\(": "plt.show() shows a figure without words; use show(fig, alt)",
     r"(?m)^\s*%%?time|perf_counter|time\.time\(|datetime\.now|\.today\(": "time-dependent output",
@@ -29,7 +31,9 @@ _SOURCE = {
         "NumPy's global random state; use np.random.default_rng(seed)",
     r"(?m)^\s*[!]|^\s*%pip|^\s*%%bash": "a shell command",
 }
-_MACHINE = re.compile(r"/(home|Users|tmp|root|work|private|usr|opt|mnt)/\w|[A-Z]:\\\\?\w|site-packages")
+_MACHINE = re.compile(
+    r"(?<![\w.])/(home|Users|tmp|root|work|private|usr|opt|mnt)/\w|\b[A-Z]:\\\w|site-packages"
+)
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 _FINGERPRINT = re.compile(r"^axes \d+: .*(#[0-9a-f]{8}|not compared)", re.M)
 _IMAGE_MIMES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
@@ -47,7 +51,9 @@ def offences(path: Path, exercises: dict | None = None) -> list[str]:
         exercises = registry()
     try:
         text = path.read_text(encoding="utf-8")
-        nbformat.validate(nbformat.from_dict(json.loads(text)))  # as stored, before any repair
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # nbformat repairs missing or double ids with a warning
+            nbformat.validate(nbformat.from_dict(json.loads(text)))
         book = nbformat.reads(text, as_version=4)
     except Exception as error:
         return [f"not a valid notebook: {str(error).splitlines()[0]}"]

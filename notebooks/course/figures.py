@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHIFT = (math.sqrt(5) - 1) / 2
+_ZERO = 1e-14
+"""Data smaller than this throughout is rounding noise around 0 and counts as 0."""
 
 
 def show(fig: Figure, alt: str, *, digits: int = 4, unstable: Iterable[Artist] = ()) -> None:
@@ -188,7 +190,7 @@ def _mark(arrays: dict[str, np.ndarray], digits: int) -> list:
         spread = np.ptp(values)
         # A constant array's spread is 0 or last-bit noise: then its size is the measure.
         scale = spread if spread > 1e-9 * top else top
-        if scale == 0:
+        if scale < _ZERO:
             mark.append(0)
             continue
         where = np.flatnonzero(finite) + 1.0
@@ -215,7 +217,7 @@ def _range(values: np.ndarray) -> str:
         return "nothing finite"
     low, high = float(values.min()), float(values.max())
     scale = max(abs(low), abs(high))
-    if scale == 0:
+    if scale < _ZERO:
         return "0 … 0"
     step = 10.0 ** (math.floor(math.log10(scale) + _SHIFT / 10) - 2)
     return " … ".join(f"{math.floor(v / step + _SHIFT) * step + 0.0:.4g}" for v in (low, high))

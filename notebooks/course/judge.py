@@ -209,6 +209,8 @@ def _pattern(values: list, truths: list, rtol: float) -> str:
     """A sign or one constant factor that explains every value, for single arrays or numbers."""
     if not all(isinstance(v, (np.ndarray, np.generic, int, float)) for v in values):
         return ""
+    if any(np.iscomplexobj(v) for v in values):
+        return ""
     try:
         got = np.concatenate([np.ravel(v) for v in values]).astype(float)
         want = np.concatenate([np.ravel(t) for t in truths]).astype(float)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from html import escape
@@ -51,7 +50,7 @@ class Progress:
                 pass  # nothing saved yet, or the student removed it: memory is the best we know
             except OSError as error:
                 self._notice(f"The progress file cannot be read ({_reason(error)}).")
-            except ValueError:
+            except (ValueError, TypeError, RecursionError):
                 self._set_aside()
         return dict(self._memory)
 
@@ -105,7 +104,7 @@ class Progress:
     def _notice(self, text: str) -> None:
         if text not in self._noticed:  # once a session is enough
             self._noticed.add(text)
-            print(text, file=sys.stdout)
+            print(text)
 
 
 def _parse(text: str) -> dict[str, Record]:

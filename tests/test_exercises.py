@@ -1,0 +1,343 @@
+"""Every exercise: its solution is accepted, and each wrong answer gets the message it deserves.
+
+Below that: whatever a student hands over, `check` answers with a sentence, in bounded time.
+"""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from course import attempt as attempt_module
+from course import check, hint, progress, solution
+from course.attempt import attempt
+from course.exercise import Case, Exercise, Mutant, identity, judge, register, registry
+from course.judge import judge_layer
+
+NOTEBOOKS = {
+    "00_start_here", "01_change_of_variables", "02_flows_as_models", "03_squeeze_and_split",
+    "04_actnorm", "05_invertible_1x1_conv", "06_lu_decomposition", "07_coupling", "08_glow",
+    "09_training", "10_experiments", "11_questions",
+}
+EXERCISES = list(registry().values())
+MUTANTS = [pytest.param(e, m, id=f"{e.id}-{m.name}") for e in EXERCISES for m in e.mutants]
+each = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.id)
+
+
+@pytest.fixture(autouse=True)
+def _no_file(monkeypatch):
+    monkeypatch.setenv("GLOW_COURSE_PROGRESS", "memory")
+
+
+# Every exercise of the course
+
+
+@each
+def test_the_solution_is_accepted(exercise):
+    verdict = judge(exercise, exercise.solution)
+    assert verdict.status == "right", verdict.message
+
+
+@each
+def test_the_printed_solution_runs_on_its_own(exercise):
+    verdict = judge(exercise, exercise.define(exercise.source()))
+    assert verdict.status == "right", verdict.message
+
+
+@each
+def test_the_stub_is_not_done(exercise):
+    verdict = judge(exercise, exercise.stub_function())
+    if exercise.stub_deserves:
+        assert verdict.status == "wrong"
+        assert exercise.stub_deserves in verdict.message
+    else:
+        assert verdict.status == "not done"
+
+
+@each
+def test_the_identity_is_rejected(exercise):
+    verdict = judge(exercise, identity)
+    assert verdict.status == "wrong"
+    assert verdict.message
+
+
+@pytest.mark.parametrize("exercise, mutant", MUTANTS)
+def test_each_mutant_gets_the_message_it_deserves(exercise, mutant):
+    verdict = judge(exercise, mutant.fn)
+    assert verdict.status == "wrong"
+    assert mutant.says or mutant.deserves, "a mutant must say what it deserves"
+    assert (mutant.says or mutant.deserves) in verdict.message
+
+
+@each
+def test_an_exercise_is_complete(exercise):
+    assert exercise.notebook in NOTEBOOKS
+    assert len(exercise.mutants) + 2 >= 5  # the stub and the identity count
+    assert len({m.name for m in exercise.mutants}) == len(exercise.mutants)
+    assert len(exercise.hints) >= 2
+    assert exercise.cases
+    assert exercise.minutes > 0
+    assert exercise.difficulty in (1, 2, 3)
+    assert exercise.explanation
+    assert f"{exercise.name}(" in exercise.stub or f"class {exercise.name}" in exercise.stub
+
+
+# What `check` says to anything else
+
+FORWARD = "actnorm.forward"
+
+
+def _raises(error):
+    def fn(x, s, b):
+        raise error
+
+    return fn
+
+
+class _Rude(Exception):
+    def __str__(self):
+        raise RuntimeError("even my message raises")
+
+
+def _recursion(x, s, b):
+    return _recursion(x, s, b)
+
+
+def _float32(x, s, b):
+    return (s * x + b).astype(np.float32)
+
+
+def _torch(x, s, b):
+    return torch.tensor(s * x + b)
+
+
+def _prints(x, s, b):
+    for _ in range(100_000):
+        print("noise")
+
+
+def _nothing_later(x, s, b):
+    return s * x + b if len(s) == 3 else None
+
+
+@pytest.mark.parametrize("fn, sentence", [
+    (_raises(ValueError("no good")), "raised ValueError: no good (line "),
+    (_raises(ValueError("x" * 10_000)), "x…"),
+    (_raises(SystemExit(3)), "SystemExit"),
+    (_raises(_Rude()), "_Rude"),
+    (_raises(KeyboardInterrupt()), "interrupted"),
+    (_recursion, "RecursionError"),
+    (lambda x: x, "TypeError"),
+    (lambda x, s, b: (s * x + b).tolist(), "is a list"),
+    (lambda x, s, b: {"y": x}, "is a dict"),
+    (lambda x, s, b: "text", "should be made of numbers; it is a str"),
+    (lambda x, s, b: object(), "should be made of numbers; it is an object"),
+    (lambda x, s, b: (s * x + b, 0), "is a tuple"),
+    (lambda x, s, b: 1.0, "should have shape (2, 5, 7, 3); it has shape ()"),
+    (lambda x, s, b: (s * x + b)[0], "should have shape (2, 5, 7, 3)"),
+    (lambda x, s, b: (s * x + b) + 0j, "is complex"),
+    (lambda x, s, b: np.full(x.shape, np.nan), "it is nan"),
+    (lambda x, s, b: -(s * x + b), "wrong sign"),
+    (lambda x, s, b: 35 * (s * x + b), "35 times"),
+    (lambda x, s, b: s * x + b + 1e-6, "entries differ"),
+    (_float32, "float32"),
+    (_torch, "torch tensor"),
+    (_nothing_later, "is a `return` missing"),
+    (None, "of type NoneType"),
+    (np.zeros(3), "without brackets"),
+], ids=str)
+def test_check_answers_anything_with_a_sentence(fn, sentence):
+    result = check(FORWARD, fn)
+    assert result.status == "wrong"
+    assert sentence in str(result)
+    assert not result
+    assert "Traceback" not in str(result) + result._repr_html_()
+
+
+@pytest.mark.parametrize("value", [None, ..., NotImplemented, (None, None), (..., ...)], ids=str)
+def test_a_place_holder_is_not_done(value):
+    assert check(FORWARD, lambda x, s, b: value).status == "not done"
+
+
+def test_not_implemented_is_not_done():
+    assert check(FORWARD, _raises(NotImplementedError())).status == "not done"
+
+
+def test_the_line_named_is_the_students():
+    def fn(x, s, b):
+        return np.concatenate([x, s])
+
+    line = fn.__code__.co_firstlineno + 1
+    assert f"(line {line}: `return np.concatenate([x, s])`)" in str(check(FORWARD, fn))
+
+
+def test_prints_are_shown_shortened_and_leave_the_console_alone(capsys):
+    result = check(FORWARD, _prints)
+    assert "Your function printed:" in str(result)
+    assert "more was printed" in str(result)
+    assert len(str(result)) < 8_000
+    assert capsys.readouterr().out == ""
+
+
+def _plain_loop(x):
+    while True:
+        pass
+
+
+def _swallows_exceptions(x):
+    while True:
+        try:
+            time.sleep(0.001)
+        except Exception:
+            pass
+
+
+def _swallows_everything(x):
+    while True:
+        try:
+            pass
+        except:  # noqa: E722
+            pass
+
+
+@pytest.mark.parametrize("loop", [_plain_loop, _swallows_exceptions, _swallows_everything])
+def test_an_endless_loop_is_stopped(loop):
+    assert "had not finished after 0.2 seconds" in attempt(loop, (1,), seconds=0.2).trouble
+
+
+def test_an_endless_loop_in_another_thread_is_left_behind():
+    stop, outcomes = threading.Event(), []
+    worker = threading.Thread(
+        target=lambda: outcomes.append(attempt(lambda x: stop.wait(), (1,), seconds=0.2)))
+    worker.start()
+    worker.join()
+    stop.set()
+    assert "restart the kernel" in outcomes[0].trouble
+
+
+def test_one_check_has_one_budget_of_time(monkeypatch):
+    monkeypatch.setattr(attempt_module, "SECONDS", 5.0)
+    monkeypatch.setattr("course.judge.SECONDS", 0.4)
+
+    def slow(x, s, b):
+        time.sleep(0.3)
+        return s * x + b
+
+    assert "had not finished" in str(check(FORWARD, slow))
+
+
+@pytest.mark.parametrize("place", ["x", "s", "b"])
+def test_a_changed_argument_is_named(place):
+    def fn(x, s, b):
+        y = s * x + b
+        {"x": x, "s": s, "b": b}[place][..., 0] += 1
+        return y
+
+    assert f"changed its argument {place} in place" in str(check(FORWARD, fn))
+
+
+def test_the_callers_arrays_survive():
+    x = np.ones(3)
+    attempt(lambda a: a.fill(7), (x,))
+    assert (x == 1).all()
+
+
+def test_a_stub_prints_the_same_whatever_was_done_before():
+    stub = registry()[FORWARD].stub_function()
+    before = check(FORWARD, stub)
+    check(FORWARD, lambda x, s, b: x)
+    check(FORWARD, registry()[FORWARD].solution)
+    hint(FORWARD)
+    after = check(FORWARD, stub)
+    assert (str(before), before._repr_html_()) == (str(after), after._repr_html_())
+
+
+def test_unknown_and_impossible_ids():
+    assert "Did you mean actnorm.forward" in str(check("actnorm.forwrd", identity))
+    assert "progress() lists them all" in str(hint("zzzz"))
+    assert "of type int" in str(solution(3))
+    assert "of type function" in str(check(identity, identity))
+
+
+def test_hints_come_one_by_one_and_by_number(monkeypatch, tmp_path):
+    monkeypatch.setenv("GLOW_COURSE_PROGRESS", str(tmp_path / "p.json"))
+    item = registry()[FORWARD]
+    assert item.hints[0] in str(hint(FORWARD))
+    assert item.hints[1] in str(hint(FORWARD))
+    assert item.hints[-1] in str(hint(FORWARD))  # the last is repeated
+    assert item.hints[0] in str(hint(FORWARD, 1))
+    for number in (0, 99, -1, 1.0, True, "1"):
+        assert "has hints 1 to" in str(hint(FORWARD, number)), number
+
+
+def test_solution_shows_the_source():
+    assert "return s * x + b" in str(solution(FORWARD))
+    assert "<pre>" in solution(FORWARD)._repr_html_()
+
+
+def test_html_is_escaped():
+    def fn(x, s, b):
+        raise ValueError("<script>alert(1)</script>")
+
+    assert "<script>" not in check(FORWARD, fn)._repr_html_()
+
+
+def test_right_is_true_and_recorded(monkeypatch, tmp_path):
+    monkeypatch.setenv("GLOW_COURSE_PROGRESS", str(tmp_path / "p.json"))
+    assert not check(FORWARD, registry()[FORWARD].stub_function())
+    assert "open" in {row[3] for row in progress().rows if row[1] == FORWARD}
+    check(FORWARD, identity)
+    assert "tried" in {row[3] for row in progress().rows if row[1] == FORWARD}
+    assert check(FORWARD, registry()[FORWARD].solution)
+    check(FORWARD, identity)
+    assert [row[3:] for row in progress().rows if row[1] == FORWARD] == [("solved", 3)]
+
+
+def test_an_id_is_used_once():
+    item = registry()[FORWARD]
+
+    def other(x, s, b):
+        return x
+
+    with pytest.raises(ValueError, match="actnorm.forward.*twice"):
+        register(Exercise(**{**vars(item), "solution": other}))
+
+
+# The judge of whole layers
+
+
+def _layer_exercise():
+    from reference import ActNorm
+
+    rng = np.random.default_rng(5)
+    x, s = rng.normal(size=(2, 3, 2, 3)), np.array([-0.5, 2.0, 1.7])
+
+    def layer(x, s):
+        n, h, w, c = x.shape
+        return s * x, np.full(n, h * w * np.log(np.abs(s)).sum())
+
+    return Exercise(
+        id="test.layer", notebook="04_actnorm", title="", minutes=1, difficulty=1, stub="",
+        solution=layer, truth=lambda x, s: ActNorm(s, 0 * s).forward(x), returns=("y", "logdet"),
+        cases=(Case("a small batch", (x, s)),), hints=("", ""), judge=judge_layer,
+        mutants=(Mutant("zero", lambda x, s: (s * x, np.zeros(len(x))), "It is not zero."),),
+    )
+
+
+def test_judge_layer_lets_the_reference_name_the_mistake():
+    item = _layer_exercise()
+    assert judge(item, item.solution).status == "right"
+    assert judge(item, item.mutants[0].fn).message == "It is not zero."
+
+    def forgot(x, s):
+        return s * x, np.full(len(x), np.log(np.abs(s)).sum())
+
+    verdict = judge(item, forgot)
+    assert verdict.status == "wrong"
+    assert "h" in verdict.message and "w" in verdict.message and "6" in verdict.message
+    assert "should be" not in verdict.message  # not the bare comparison of numbers
+    wrong_y = judge(item, lambda x, s: (x, np.zeros(len(x))))
+    assert "y[0, 0, 0, 0] should be" in wrong_y.message
+    assert "a tuple (y, logdet)" in judge(item, lambda x, s: s * x).message
