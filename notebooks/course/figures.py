@@ -56,8 +56,8 @@ def show(fig: Figure, alt: str, *, digits: int = 4, unstable: Iterable[Artist] =
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(fig)  # or the inline backend would show it a second time, without words
-    # JupyterLab gives no alt attribute to an image output (nbconvert's classic template does, from the metadata),
-    # so the words follow as a fold that a screen reader reaches next.
+    # JupyterLab gives an image output no alt attribute (nbconvert's classic template does, from
+    # the metadata), so the words follow as a fold that a screen reader reaches next.
     display({"image/png": buffer.getvalue(), "text/plain": text},
             metadata={"image/png": {"alt": alt}}, raw=True)
     display({"text/plain": f"In words: {alt}",
