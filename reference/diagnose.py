@@ -155,11 +155,12 @@ def _factors(shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[str, fl
     d = int(np.prod(shape))
     table: list[tuple[str, float, str]] = []
     means: list[int] = []
+    pixels: set[int] = set()
     for h, w, c in dict.fromkeys(s for s in (shape, out) if len(s) == 3):
         p = h * w
         if p > 1:
             table += [
-                ("h·w missing", 1 / p, f"off by the factor h·w = {p}: every pixel counts once"),
+                ("h·w missing", 1 / p, f"off by the factor h·w = {p}: every pixel counts"),
                 ("h·w twice", p, f"too large by the factor h·w = {p}: it was counted twice"),
             ]
         if h > 1 and w > 1:
@@ -171,11 +172,10 @@ def _factors(shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[str, fl
                 ("h² for h·w", h / w, f"h² = {h * h} was counted, and h·w = {p} belongs here"),
                 ("w² for h·w", w / h, f"w² = {w * w} was counted, and h·w = {p} belongs here"),
             ]
-        for k in (c, c // 2, p * (c // 2)):
-            if k > 1:
-                means.append(k)
+        pixels.add(p)
+        means += [c, c // 2, p * (c // 2)]
     for k in (*means, d, d // 2):
-        if k > 1:
+        if k > 1 and k not in pixels:  # the mean over the pixels has been said
             table.append(("mean for sum", 1 / k, f"divided by {k}: a mean was taken, not a sum"))
     table += [
         ("factor 2", 2.0, "twice too large: counted twice, or the log of a square"),

@@ -218,7 +218,7 @@ def net(c_in: int, c_out: int, seed: int = 5) -> ref.CouplingNet:
 
 
 def affine(scale: str = "exp"):
-    return ref.AffineCoupling(net(C // 2, C), scale), images(4, 5)
+    return ref.AffineCoupling(net(C // 2, C), scale), images(4, 3)
 
 
 def affine_sigmoid():
@@ -226,12 +226,12 @@ def affine_sigmoid():
 
 
 def additive():
-    return ref.AdditiveCoupling(net(C // 2, C // 2)), images(4, 5)
+    return ref.AdditiveCoupling(net(C // 2, C // 2)), images(4, 3)
 
 
 def split():
     prior = ref.ConvPrior.random(C // 2, np.random.default_rng(6))
-    return ref.Split(prior), images(4, 5)
+    return ref.Split(prior), images(4, 3)
 
 
 def top():
@@ -456,7 +456,7 @@ class BareCoupling:
 
 
 def _coupling():
-    x = images(4, 5)
+    x = images(4, 3)
 
     def bare(scale="exp", **wrong):
         return lambda: (BareCoupling(scale, **wrong), x)

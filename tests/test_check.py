@@ -1,0 +1,281 @@
+"""`check` accepts what is right in any clothes, refuses what it cannot prove, and says it well."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import reference as ref
+from reference import check, from_torch
+
+X = np.random.default_rng(0).standard_normal((2, 5, 7, 3))
+S = np.array([0.5, -2.0, 1.5])
+
+
+def scale(x):
+    return S * x, np.full(len(x), 35 * np.log(np.abs(S)).sum())
+
+
+def test_the_names_others_rely_on():
+    report = check(ref.ActNorm(S, np.zeros(3)), X)
+    assert isinstance(report, ref.Report)
+    assert bool(report) is True and report.mistake is None
+    assert "agrees" in report.message and "diagonal" in report.message
+    wrong = check(lambda x: (S * x, np.full(len(x), np.log(np.abs(S)).sum())), X)
+    assert bool(wrong) is False
+    assert wrong.mistake == "h·w missing"
+    assert "35" in wrong.message
+    assert callable(ref.check) and callable(ref.jacobian)
+
+
+def test_a_plain_function_with_and_without_its_inverse():
+    without = check(scale, X)
+    assert without and "inverse not given, not checked" in without.message
+    assert without.round_trip is None
+    given = check(scale, X, lambda y: y / S)
+    assert given and given.round_trip < 1e-14
+    assert not check(scale, X, lambda y: y * S)
+
+
+def test_the_given_inverse_replaces_the_layers_own():
+    assert not check(ref.ActNorm(S, np.zeros(3)), X, inverse=lambda y: y)
+
+
+@pytest.mark.parametrize("gap", [1e-6, 1e-8])
+def test_errors_far_below_a_millionth_are_noticed(gap):
+    report = check(lambda x: (S * x, scale(x)[1] + gap), X)
+    assert not report
+    assert report.smallest < gap
+    assert np.allclose(report.difference, gap, rtol=1e-3)
+
+
+def test_the_stated_smallest_error_is_true():
+    right = check(scale, X)
+    for factor in (1.01, -1.01):
+        assert not check(lambda x, e=factor * right.smallest: (S * x, scale(x)[1] + e), X)
+
+
+def test_vectors_and_scalars():
+    w = np.array([[2.0, 1.0], [0.0, -3.0]])
+    x = np.array([[0.3, -0.4], [1.0, 2.0]])
+    report = check(
+        lambda v: (v @ w.T, np.full(len(v), np.log(6.0))), x, lambda y: y @ np.linalg.inv(w).T
+    )
+    assert report and report.structure == "upper triangular"
+    points = np.array([0.2, 0.9, -1.3])
+    assert check(lambda v: (np.sinh(v), np.log(np.cosh(v))), points, np.arcsinh)  # N scalars
+    bare = check(lambda v: (w @ v, np.log(6.0)), x[0], lambda y: np.linalg.solve(w, y))
+    assert bare, bare.message  # one vector
+    assert check(lambda v: (w @ v, np.log(7.0)), x[0]).mistake is None
+
+
+def test_domains_are_respected():
+    x = np.random.default_rng(1).uniform(0.1, 0.9, (1, 4))
+    logit = lambda u: (np.log(u / (1 - u)), -np.log(u * (1 - u)).sum(1))  # noqa: E731
+    report = check(logit, x, lambda y: 1 / (1 + np.exp(-y)))
+    assert report, report.message
+
+
+def test_one_example_at_a_time_is_fine_and_said():
+    def single(x):
+        if len(x) != 1:
+            raise ValueError("one at a time")
+        return scale(x)
+
+    report = check(single, X[:1])
+    assert report and any("one" in n or "at a time" in n for n in report.notes)
+
+
+def test_mixing_is_found_though_x_has_one_example():
+    centred = lambda x: (x - x.mean(0) / 2, np.full(len(x), 0.0))  # noqa: E731
+    assert check(centred, X[:1]).mistake == "mixes examples"
+
+
+def test_channels_first():
+    x = np.moveaxis(X, -1, 1)
+    s = S[:, None, None]
+    right = 35 * np.log(np.abs(S)).sum()
+    assert check(lambda v: (s * v, np.full(len(v), right)), x)
+    assert check(lambda v: (s * v, np.full(len(v), right / 35)), x).mistake == "h·w missing"
+
+
+def test_structures():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 3, 4, 2))
+
+    def seen(layer):
+        return check(layer, x).structure
+
+    assert seen(ref.Split()) == "identity"
+    assert seen(ref.Permutation.reverse(2)) == "permutation"
+    assert seen(ref.ActNorm(np.array([2.0, 3.0]), np.zeros(2))) == "diagonal"
+    assert seen(ref.Conv1x1(np.array([[1.0, 2], [3, 4]]))).startswith("block diagonal: 2×2")
+    net = ref.CouplingNet.random(1, 4, 2, rng)
+    assert seen(ref.AffineCoupling(net)) == "upper triangular, channel by channel"
+    mask = ref.MaskedCoupling(ref.checkerboard_mask(3, 4), ref.CouplingNet.random(2, 4, 4, rng))
+    assert seen(mask) == "triangular after reordering"
+    w = rng.standard_normal((24, 24))
+    log = np.linalg.slogdet(w)[1]
+    dense = lambda v: ((v.reshape(-1, 24) @ w.T).reshape(v.shape), np.full(len(v), log))  # noqa: E731
+    assert seen(dense) == "dense"
+
+
+@pytest.mark.parametrize(
+    ("forward", "mistake"),
+    [
+        (lambda x: None, "not done"),
+        (lambda x: ..., "not done"),
+        (lambda x: x, "no log-det"),
+        (lambda x: (x,), "not a pair"),
+        (lambda x: {"y": x}, "not a pair"),
+        (lambda x: (x.tolist(), np.zeros(len(x))), "not an array"),
+        (lambda x: ("y", np.zeros(len(x))), "not an array"),
+        (lambda x: (x + 0j, np.zeros(len(x))), "absolute value missing"),
+        (lambda x: (x * np.nan, np.zeros(len(x))), "not finite"),
+        (lambda x: (x[:, :2], np.zeros(len(x))), "wrong shape"),
+        (lambda x: (x.sum(), np.zeros(len(x))), "wrong shape"),
+        (lambda x: (torch.from_numpy(x), np.zeros(len(x))), "torch tensor"),
+        (lambda x: (x, torch.zeros(len(x))), "torch tensor"),
+        (lambda x: 1 / 0, "raises"),
+        (lambda x: (np.abs(x), np.zeros(len(x))), "not invertible"),
+        (lambda x: (np.floor(x), np.zeros(len(x))), "not invertible here"),
+        (lambda x: (np.zeros_like(x), np.zeros(len(x))), "not invertible here"),
+    ],
+)
+def test_unusable_functions_get_a_report_not_an_exception(forward, mistake):
+    report = check(forward, X)
+    assert not report
+    assert report.mistake == mistake, report.message
+    assert len(report.message) > 20
+    assert str(report) and report._repr_html_() and json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_a_stub_is_not_done():
+    def todo(x):
+        raise NotImplementedError
+
+    assert check(todo, X).mistake == "not done"
+
+
+def test_a_corner_exactly_at_x_is_stepped_off():
+    def bent(x):  # slope 1 below 0.3, 2 above
+        return x + np.maximum(x - 0.3, 0), np.log(2.0) * (x > 0.3).sum(axis=1)
+
+    report = check(bent, np.array([[0.3, 0.1], [0.9, 0.3]]))
+    assert report, report.message
+    assert any("corner" in note for note in report.notes)
+
+
+def test_blind_spots_are_said():
+    identity = check(lambda x: (x + np.roll(x, 1, 3) ** 2 * [1, 0, 0], np.zeros(len(x))), X)
+    assert any("log-det is 0 here" in note for note in identity.notes)
+    square = check(ref.ActNorm(np.abs(S), np.zeros(3)), X[:, :, :5])
+    assert any("h = w" in note for note in square.notes)
+    assert any("|·|" in note for note in square.notes)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "words"),
+    [
+        (X.astype("f4"), TypeError, "float32"),
+        (np.ones((2, 3), int), TypeError, "int64"),
+        ("x", TypeError, "str"),
+        (None, TypeError, "NoneType"),
+        (np.float64(1.0), TypeError, "float64"),
+        (np.ones(()), ValueError, "single number"),
+        (np.zeros((0, 3)), ValueError, "empty"),
+        (np.array([[np.inf, 1.0]]), ValueError, "NaN"),
+        (np.ones((1, 40, 41, 3)), ValueError, "4096"),
+    ],
+)
+def test_bad_x(x, error, words):
+    with pytest.raises(error, match=words):
+        check(lambda v: (v, np.zeros(len(v))), x)
+
+
+@pytest.mark.parametrize("layer", [3, None, ref.ActNorm])
+def test_what_is_no_layer(layer):
+    with pytest.raises(TypeError):
+        check(layer, X)
+    with pytest.raises(TypeError, match="inverse"):
+        check(scale, X, inverse=3)
+
+
+def test_reports_read_well():
+    wrong = check(lambda x: (S * x, scale(x)[1] / 35), X)
+    text, page = str(wrong), wrong._repr_html_()
+    assert "h·w missing" in text and "✗ wrong" in text and "analytic" in text
+    assert "✗ wrong" in page and page.count("<table>") == 2
+    hostile = check(lambda x: 1 / 0, X)
+    assert "<script" not in hostile._repr_html_()
+
+    def nasty(x):
+        raise ValueError("<script>alert(1)</script>")
+
+    assert "<script" not in check(nasty, X)._repr_html_()
+    data = json.loads(json.dumps(wrong.to_dict(), allow_nan=False))
+    assert data["ok"] is False and data["mistake"] == "h·w missing"
+
+
+class TorchScale(torch.nn.Module):
+    """Channels first; the log-det may be got wrong."""
+
+    def __init__(self, factor=35.0, dtype=torch.float32):
+        super().__init__()
+        self.s = torch.nn.Parameter(torch.tensor(S, dtype=dtype))
+        self.factor = factor
+
+    def forward(self, x):
+        return self.s.view(-1, 1, 1) * x, (self.factor * self.s.abs().log().sum()).expand(len(x))
+
+    def inverse(self, y):
+        return y / self.s.view(-1, 1, 1)
+
+
+def test_torch_modules():
+    module = TorchScale()
+    report = check(module, X)
+    assert report, report.message
+    assert report.round_trip < 1e-14
+    assert any("float64" in note for note in report.notes)
+    assert module.s.dtype == torch.float32  # the caller's module is left alone
+    assert check(TorchScale(1.0), X).mistake == "h·w missing"
+    assert check(TorchScale(), torch.from_numpy(np.moveaxis(X, -1, 1).copy()))
+    assert check(from_torch(module), X)
+    assert check(module, X, inverse=lambda y: y).mistake.startswith("inverse is the identity")
+
+
+def test_functions_on_tensors():
+    x = torch.from_numpy(X.reshape(2, -1)[:, :4].copy())
+    double = lambda t: (2 * t, torch.full((len(t),), 4 * np.log(2), dtype=t.dtype))  # noqa: E731
+    assert check(double, x, lambda y: y / 2)
+    single = lambda t: (2 * t.float(), torch.zeros(len(t)))  # noqa: E731
+    assert check(single, x).mistake == "float32"
+
+    def greedy(t):
+        t *= 2
+        return t, torch.full((len(t),), 4 * np.log(2), dtype=t.dtype)
+
+    assert check(greedy, x).mistake == "changes its input"
+
+
+def test_torch_in_training_mode_with_batch_norm_mixes_examples():
+    class Norm(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            return x + self.norm(x), torch.zeros(len(x), dtype=x.dtype)
+
+    report = check(Norm(), X.reshape(2, -1)[:, :4])
+    assert not report
+    assert report.mistake in ("mixes examples", "raises")
+
+
+def test_the_reference_never_imports_torch():
+    code = "import sys, reference; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
