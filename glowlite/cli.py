@@ -89,6 +89,11 @@ examples:
     ),
 }
 
+_USAGE = {
+    "train": "glowlite train DATA [--out RUN] [--preset NAME] [--minutes M | --epochs N] "
+    "[--seed S] [options]"
+}
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole command line, as argparse sees it."""
@@ -107,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
             description=about[0].upper() + about[1:] + ".",
             epilog=example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            usage=_USAGE.get(name),
         )
         made[name].add_argument("--debug", action="store_true", help="show tracebacks of errors")
     _train(made["train"])
@@ -175,8 +181,8 @@ def _train(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", help="faces, cifar10, celeba, imagenet32|64, lsun-…, folder:PATH, …")
     verb.add_argument("--out", metavar="RUN", help="run folder (default: runs/<data>-<n>)")
     verb.add_argument("--force", action="store_true", help="start over in a folder that exists")
-    verb.add_argument("--preset", choices=list(PRESETS), default="small", metavar="NAME",
-                      help="settings to start from (default: small): " + ", ".join(PRESETS))  # fmt: skip
+    names = "settings to start from (default: small): " + ", ".join(PRESETS)
+    verb.add_argument("--preset", choices=PRESETS, default="small", metavar="NAME", help=names)
     _data_options(verb)
     _train_options(verb, "training")
     group = verb.add_argument_group("model")

@@ -15,8 +15,9 @@ import torch
 from tqdm import tqdm
 
 from glowlite import checkpoint, data
+from glowlite.evaluate import to_tensor
 from glowlite.parallel import World
-from glowlite.presets import MODEL_OPTIONS, TrainConfig, preset
+from glowlite.presets import MODEL_OPTIONS, PRESETS, TrainConfig, preset
 
 
 def train(args: Namespace) -> int:
@@ -45,7 +46,7 @@ def train(args: Namespace) -> int:
     model["model"] = args.model
     world = World(config.device)
     try:
-        train_set, test_set = _both(config, args, world)
+        train_set, test_set = _both(config, args)
         if args.ycond:
             if train_set.labels is None:
                 raise ValueError(f"--ycond: {config.data} has no class labels")
@@ -75,7 +76,7 @@ def resume(args: Namespace) -> int:
     config = replace(saved["train"], **changes)
     world = World(config.device)
     try:
-        train_set, test_set = _both(config, args, world)
+        train_set, test_set = _both(config, args)
         run = training.restart(args.run, train_set, world, **changes)
         if world.first:
             print(f"going on at step {run.step}, after {run.seconds / 60:.1f} minutes of training")
@@ -153,12 +154,210 @@ def sample(args: Namespace) -> int:
     return 0
 
 
+def reconstruct(args: Namespace) -> int:
+    """glowlite reconstruct RUN"""
+    from glowlite import latent
+    from glowlite.images import save_grid
+
+    model = _model(args)
+    out = _output(args, "reconstruction.png")
+    images = _some(model, args, args.n)
+    back, error = latent.reconstruct(model, images, _zeros(model, len(images)))
+    shown = images >> (8 - model.config.n_bits) << (8 - model.config.n_bits)
+    wrong = int((back != shown).flatten(1).any(1).sum())
+    _say_written(save_grid(out, torch.cat([shown, back]), columns=len(images)))
+    print(
+        f"above: the images in {model.config.n_bits} bits; below: decoded from their latents. "
+        f"max |x − f⁻¹(f(x))| = {error:.1e}; {len(images) - wrong} of {len(images)} pixel for pixel"
+    )
+    return 0
+
+
+def interpolate(args: Namespace) -> int:
+    """glowlite interpolate RUN"""
+    from glowlite import latent
+    from glowlite.images import save_grid
+
+    model = _model(args)
+    out = _output(args, "interpolation.png")
+    images = _some(model, args, 2 * args.n)
+    if args.images:  # consecutive files make the pairs
+        if len(images) < 2:
+            raise ValueError("--images: at least two files are needed to walk between")
+        a, b = images[:-1], images[1:]
+    else:
+        a, b = images[0::2], images[1::2]
+    frames = latent.interpolate(model, a, b, args.steps, _zeros(model, len(a)))
+    _say_written(save_grid(out, frames.flatten(0, 1), columns=args.steps))
+    print("each row walks from its first image to its last, linearly in all latents")
+    return 0
+
+
+def edit(args: Namespace) -> int:
+    """glowlite edit RUN ATTRIBUTE"""
+    from glowlite import latent
+    from glowlite.images import save_grid
+
+    model = _model(args)
+    if model.n_classes:
+        raise ValueError("edit is for models without classes: their latents depend on the class")
+    labelled, shown = _images(model, args, "train"), _images(model, args)
+    if labelled.attributes is None:
+        raise ValueError(f"{labelled.name} has no attributes; edit needs labelled images")
+    names = labelled.names
+    if not args.score and args.attribute not in names:
+        raise ValueError(f"attribute is {args.attribute!r}; it must be one of {', '.join(names)}")
+    out = _output(args, "scores.png" if args.score else f"edit-{args.attribute}.png")
+    count = min(args.learn, len(labelled))
+    has = np.asarray(labelled.attributes[:count])
+    if not args.score:
+        has = has[:, names.index(args.attribute)]
+    with tqdm(total=count, unit=" images", desc="encoding", disable=None, leave=False) as bar:
+        vectors = latent.attribute_vectors(model, labelled.images[:count], has, progress=bar.update)
+    if args.score:
+        return _score(model, vectors, shown, out, args)
+    some = to_tensor(shown.images[: args.n], next(model.parameters()).device)
+    frames = latent.edit(model, some, vectors[0], args.strengths)
+    _say_written(save_grid(out, frames.flatten(0, 1), columns=len(args.strengths)))
+    print(
+        f"columns: {args.attribute} at strength "
+        + ", ".join(f"{s:g}" for s in args.strengths)
+        + f"; the direction was learned from {count:,} labelled images"
+    )
+    return 0
+
+
+def _score(model: Any, vectors: list, shown: data.ImageSet, out: Path, args: Namespace) -> int:
+    from glowlite.data.faces import ATTRIBUTES
+    from glowlite.grading import score_edits, train_reader
+    from glowlite.plots import save_scores
+
+    if tuple(shown.names) != ATTRIBUTES or shown.name != "faces":
+        raise ValueError("--score is for the drawn faces, whose attributes are known exactly")
+    faces, epochs = 6000, 8
+    with tqdm(total=faces * epochs, desc="learning to read", disable=None, leave=False) as bar:
+        reader = train_reader(
+            shown.shape[0], model.config.n_bits, faces=faces, epochs=epochs, progress=bar.update
+        )
+    with tqdm(total=len(vectors), desc="editing", disable=None, leave=False) as bar:
+        score = score_edits(
+            model, reader, vectors, shown.images, shown.attributes, progress=bar.update
+        )
+    print(score)
+    _say_written(save_scores(out, score))
+    if Path(out).suffix == ".png":
+        _say_written(checkpoint.write_json(Path(out).with_suffix(".json"), score.as_dict()))
+    return 0
+
+
+def verify(args: Namespace) -> int:
+    """glowlite verify RUN"""
+    from glowlite import verify as checks
+
+    model = _model(args)
+    images = to_tensor(_images(model, args).images[:8])
+    one, classes = images[:1], _zeros(model, 1)
+    print(checks.HEAD)
+    lines = []
+    for line in checks.verify_layers(model.cpu(), one, classes):
+        print(line, flush=True)
+        lines.append(line)
+    shape = model.shape if args.full else checks.crop_shape(model)
+    if args.full:
+        seconds = checks.estimate_seconds(model, one, classes)
+        print(f"the whole map at {shape}: about {seconds:,.0f} seconds on this machine", flush=True)
+        if seconds > 600 and not args.yes and sys.stdin.isatty():
+            if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
+                return 1
+    with tqdm(total=int(np.prod(shape)), unit=" rows", disable=None, leave=False) as bar:
+        line = checks.verify_map(model, one, classes, full=args.full, progress=bar.update)
+    print(line)
+    lines.append(line)
+    gap = checks.float32_gap(model, images, _zeros(model, len(images)))
+    print(
+        f"as it runs, against float64, on {len(images)} images: log-det within "
+        f"{gap['logdet']:.1e} nats, max |x − f⁻¹(f(x))| {gap['round_trip']:.1e} "
+        f"(float64: {gap['round_trip_float64']:.1e})"
+    )
+    wrong = [line.name.strip() for line in lines if not line.ok]
+    if wrong:
+        print(f"WRONG: {', '.join(wrong)}")
+        return 1
+    print(f"all {len(lines)} agree")
+    return 0
+
+
+def bench(args: Namespace) -> int:
+    """glowlite bench RUN"""
+    from glowlite import bench as timing
+
+    world = World(args.device)
+    model = _model_or_preset(args).to(world.device)
+    if args.bf16 and hasattr(model, "set_net_dtype"):
+        model.set_net_dtype(torch.bfloat16)
+    print(timing.measure(model, args.batch))
+    return 0
+
+
+def info(args: Namespace) -> int:
+    """glowlite info RUN"""
+    from glowlite.info import draw
+
+    model = _model_or_preset(args)
+    header = getattr(model, "header", {})
+    if "step" in header:
+        print(
+            f"{args.run}: step {header['step']:,}, {header['images']:,} images, "
+            f"{header['seconds'] / 60:.1f} minutes of training on {header['train']['data']}\n"
+        )
+    print(draw(model))
+    return 0
+
+
 # -- what several verbs need -------------------------------------------------------------------
 
 
 def _model(args: Namespace) -> Any:
     device = World(getattr(args, "device", "cpu")).device
     return checkpoint.load(args.run, weights=args.weights, device=device)
+
+
+def _model_or_preset(args: Namespace) -> Any:
+    """A saved model, or, for a preset's name, an untrained one."""
+    from glowlite.models import build
+
+    if args.run not in PRESETS or Path(args.run).exists():
+        return checkpoint.load(args.run)
+    chosen = preset(args.run)
+    size = args.size or chosen.train.get("size") or 32
+    return build({"model": "glow", "shape": [3, size, size], **chosen.model})
+
+
+def _zeros(model: Any, n: int) -> torch.Tensor | None:
+    """A class for each of n images, where the model wants one."""
+    device = next(model.parameters()).device
+    return torch.zeros(n, dtype=torch.long, device=device) if model.n_classes else None
+
+
+def _some(model: Any, args: Namespace, n: int) -> torch.Tensor:
+    """The pictures of --images, cut square and resized, or n test images in seeded order."""
+    device = next(model.parameters()).device
+    if not args.images:
+        images = _images(model, args)
+        rows = data.epoch_order(len(images), args.seed, 0)[:n]
+        return to_tensor(images.images[np.sort(rows)], device)
+    from PIL import Image, ImageOps
+
+    c, h, w = model.shape
+    found = []
+    for name in args.images:
+        try:
+            with Image.open(name) as picture:
+                fitted = ImageOps.fit(picture.convert("L" if c == 1 else "RGB"), (w, h))
+        except Image.UnidentifiedImageError:
+            raise ValueError(f"{name} is not a picture") from None
+        found.append(np.asarray(fitted).reshape(h, w, c))
+    return to_tensor(np.stack(found), device)
 
 
 def _open(name: str, split: str, size: int | None, args: Namespace, **where: Any) -> data.ImageSet:

@@ -22,7 +22,7 @@ class Evaluation:
     def __str__(self) -> str:
         return (
             f"{self.mean:.4f} ± {self.standard_error:.4f} bits/dim "
-            f"({self.images} images, {self.draws} dequantisation draws each)"
+            f"({self.images} images, {self.draws} dequantisation draw{'s' * (self.draws > 1)} each)"
         )
 
     def as_dict(self) -> dict[str, float]:

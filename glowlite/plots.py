@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from glowlite.checkpoint import write_atomically
+
+if TYPE_CHECKING:
+    from glowlite.grading import Score
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -60,3 +63,27 @@ def save_curve(run: str | Path) -> Path:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")
     return write_atomically(run / "curve.png", lambda p: figure.savefig(p, format="png", dpi=130))
+
+
+def save_scores(path: str | Path, score: Score) -> Path:
+    """A matrix: rows are what was added, columns what the reader saw change, in per cent."""
+    from matplotlib.figure import Figure
+
+    names = [name.replace("_", " ") for name in score.names]
+    figure = Figure(figsize=(8.4, 7.4), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(100 * score.change, cmap="RdBu_r", vmin=-100, vmax=100)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=45, ha="left", rotation_mode="anchor")
+    axes.set_yticks(ticks, names)
+    axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
+    axes.spines[:].set_visible(False)
+    for i in ticks:
+        for j in ticks:
+            value = 100 * score.change[i, j]
+            colour = "white" if abs(value) > 60 else "black" if abs(value) >= 5 else "#999999"
+            axes.text(j, i, f"{value:+.0f}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_ylabel("attribute added, strength 1, to faces that lack it")
+    axes.set_xlabel("attribute read: change of the share of faces that have it, in per cent points")
+    figure.colorbar(image, shrink=0.6)
+    return write_atomically(path, lambda p: figure.savefig(p, format="png", dpi=120))

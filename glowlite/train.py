@@ -318,7 +318,9 @@ def train(
             progress, stop = world.agree(progress, float(interrupt.asked))
             due = math.floor(progress * config.evals)
             if world.first and progress < 1 and due > next_eval:
+                paused = time.monotonic()
                 say(look(run, test_set, log, config.eval_images))
+                logged += time.monotonic() - paused  # images/s is of training alone
             next_eval = max(due, next_eval)
             if world.first and (stop or time.monotonic() - saved > 60 * config.save_minutes):
                 run.save()
@@ -353,7 +355,7 @@ def train(
 
             # Tell.
             now = time.monotonic()
-            if now - logged > 1.0 or run.step == 1:
+            if now - logged > 1.0:
                 speed = len(window) * config.batch / (now - logged)
                 mean = float(torch.stack(window).mean())
                 bar.show(run, now - began, mean, speed)

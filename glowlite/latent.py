@@ -1,0 +1,119 @@
+"""What one can do in latent space: reconstruct, interpolate, and move along an attribute.
+
+All latents take part, at every level: a model that keeps only the top one changes everything the
+split-off ones hold.  Images are uint8 (N, C, H, W) going in and coming out; they are encoded from
+the middle of their quantisation cell, so the same image always has the same latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from glowlite.evaluate import to_tensor
+from glowlite.likelihood import FlowModel
+
+Latents = list[Tensor]
+
+
+@torch.no_grad()
+def encode(model: FlowModel, images: Tensor, classes: Tensor | None = None) -> Latents:
+    """uint8 (N, C, H, W) -> the latents, finest first, one (N, …) tensor a level.
+
+    Raises TypeError or ValueError as `FlowModel.dequantize`.
+    """
+    middle = torch.full(images.shape, 0.5, device=images.device)
+    x = model.dequantize(images, noise=middle.to(next(model.parameters()).dtype))
+    return model.encode(x, classes)[0]
+
+
+@torch.no_grad()
+def decode(model: FlowModel, latents: Latents, classes: Tensor | None = None) -> Tensor:
+    """Latents -> uint8 (N, C, H, W).  Raises ValueError if the inverse has exploded to NaN."""
+    return model.to_images(model.decode(latents, classes))
+
+
+@torch.no_grad()
+def reconstruct(
+    model: FlowModel, images: Tensor, classes: Tensor | None = None
+) -> tuple[Tensor, float]:
+    """f⁻¹(f(x)) -> the images again, in n_bits, and max |x − f⁻¹(f(x))| before rounding."""
+    middle = torch.full(images.shape, 0.5, device=images.device)
+    x = model.dequantize(images, noise=middle.to(next(model.parameters()).dtype))
+    back = model.decode(model.encode(x, classes)[0], classes)
+    return model.to_images(back), float((back - x).abs().max())
+
+
+def interpolate(
+    model: FlowModel, a: Tensor, b: Tensor, steps: int = 8, classes: Tensor | None = None
+) -> Tensor:
+    """z_t = (1 − t)·f(a) + t·f(b) in all latents, t = 0 … 1 -> uint8 (N, steps, C, H, W).
+
+    The ends are a and b themselves, in the model's bits.  Raises ValueError for steps < 2 or
+    unequal batches.
+    """
+    if steps < 2 or a.shape != b.shape:
+        raise ValueError(
+            f"interpolate needs steps >= 2 and equal batches; got {steps}, "
+            f"{tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    start, end = encode(model, a, classes), encode(model, b, classes)
+    frames = [
+        decode(model, [p + t * (q - p) for p, q in zip(start, end, strict=True)], classes)
+        for t in torch.linspace(0, 1, steps).tolist()
+    ]
+    return torch.stack(frames, 1)
+
+
+@torch.no_grad()
+def attribute_vectors(
+    model: FlowModel,
+    images: np.ndarray,
+    has: np.ndarray,
+    *,
+    batch: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> list[Latents]:
+    """v = mean f(x | with) − mean f(x | without), one for every column of `has`.
+
+    Each is a list of latents without a batch axis.
+    images: uint8 (N, H, W, C).  has: bool (N,) or (N, A), A attributes learned in one pass.
+
+    Raises ValueError where an attribute is on every image or on none.
+    """
+    has = np.asarray(has, bool).reshape(len(images), -1)
+    for column, count in enumerate(has.sum(0)):
+        if count in (0, len(images)):
+            raise ValueError(
+                f"attribute {column} is on {count} of {len(images)} images; "
+                "its direction needs some with it and some without"
+            )
+    # ±1/count on each image: one weighted sum is the difference of the two means.
+    weights = np.where(has, 1 / has.sum(0), -1 / (~has).sum(0))
+    device = next(model.parameters()).device
+    totals = [torch.zeros(has.shape[1], *s, dtype=torch.float64) for s in model.latent_shapes]
+    for start in range(0, len(images), batch):
+        part = slice(start, start + batch)
+        latents = encode(model, to_tensor(images[part], device))
+        w = torch.from_numpy(weights[part])
+        for total, z in zip(totals, latents, strict=True):
+            total += torch.tensordot(w.T, z.cpu().double(), 1)
+        if progress:
+            progress(len(w))
+    dtype = next(model.parameters()).dtype
+    return [[t[k].to(device, dtype) for t in totals] for k in range(has.shape[1])]
+
+
+def edit(model: FlowModel, images: Tensor, vector: Latents, strengths: Sequence[float]) -> Tensor:
+    """f⁻¹(f(x) + s·v) for each strength s -> uint8 (N, len(strengths), C, H, W).
+
+    s = 0 gives the image back, −1 takes the attribute away, 1 adds it.
+    """
+    latents = encode(model, images)
+    frames = [
+        decode(model, [z + s * v for z, v in zip(latents, vector, strict=True)]) for s in strengths
+    ]
+    return torch.stack(frames, 1)
