@@ -105,7 +105,8 @@ class _Ledger:
 
     def fail(self, name: str, detail: str, *mistakes: str, stop: bool = False) -> None:
         self.items.append(Item(name, False, detail))
-        self.mistakes += [m for m in mistakes if m not in self.mistakes]
+        either = " or ".join(mistakes)  # one line's candidates; other lines add to them
+        self.mistakes += [either] * bool(either and either not in self.mistakes)
         if stop:
             raise _Stop
 
@@ -123,7 +124,7 @@ class _Ledger:
             round_trip=self.round_trip,
             round_trip_tolerance=self.round_trip_tolerance,
             structure=self.structure,
-            mistake=" or ".join(self.mistakes) or None,
+            mistake="; ".join(self.mistakes) or None,
             notes=tuple(self.notes),
         )
 

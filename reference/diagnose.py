@@ -4,7 +4,8 @@ The numeric Jacobian J knows the right log-det L *and* what common mistakes woul
 L/(h·w), −L, L/ln 2, Σ s for Σ log s, and so on.  A mistake is named only where its number is met,
 to the accuracy of the measurement, at every example at hand; when two are met, both are said.
 
-Names used for log-dets (``Report.mistake``), joined by " or " where several fit:
+Names used for log-dets (``Report.mistake``), joined by " or " where several fit; a second thing
+that is wrong follows after "; ":
 
     "zero"                  the log-det is 0, or was never computed
     "h·w missing"           per pixel only, or a mean over the pixels

@@ -127,6 +127,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         cell = "style='text-align:left;padding:.15em .8em .15em 0'"
+        short = cell[:-1] + ";white-space:nowrap'"
         number = "style='text-align:right;padding:.15em .8em .15em 0'"
         head = "✓ all agrees" if self else "✗ wrong"
         parts = [
@@ -139,7 +140,7 @@ class Report:
         if self.mistake:
             parts.append(f"<p>Looks like: <strong>{escape(self.mistake)}</strong></p>")
         rows = "".join(
-            f"<tr><th scope='row' {cell}>{escape(i.name)}</th><td {cell}>{WORDS[i.ok]}</td>"
+            f"<tr><th scope='row' {short}>{escape(i.name)}</th><td {short}>{WORDS[i.ok]}</td>"
             f"<td {cell}>{escape(i.detail)}</td></tr>"
             for i in self.items
         )
