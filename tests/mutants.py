@@ -273,12 +273,12 @@ def nice():
 
 def glow():
     rng = np.random.default_rng(10)
-    return ref.Glow.random((4, 8, 1), 2, 1, 4, rng), images(4, 8, 1)
+    return ref.Glow.random((4, 8, 2), 2, 1, 4, rng), images(4, 8, 2)
 
 
 def realnvp():
     rng = np.random.default_rng(11)
-    return ref.RealNVP.random((4, 6, 1), 2, 4, rng), images(4, 6, 1)
+    return ref.RealNVP.random((2, 6, 2), 2, 4, rng), images(2, 6, 2)
 
 
 RIGHT = {
