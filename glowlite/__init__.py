@@ -20,13 +20,22 @@ _EXPORTS = {
     "Glow": "glow",
     "GlowConfig": "glow",
     "Level": "glow",
+    "Logit": "realnvp",
+    "MaskedCoupling": "realnvp",
     "MultiScale": "glow",
+    "NICE": "nice",
+    "NICEConfig": "nice",
     "Permutation": "permutation",
+    "RealNVP": "realnvp",
+    "RealNVPConfig": "realnvp",
     "Split": "split",
     "Squeeze": "squeeze",
     "Step": "glow",
     "TopPrior": "split",
+    "build": "models",
+    "describe": "models",
     "load": "checkpoint",
+    "to_reference": "export",
 }
 
 __all__ = sorted(_EXPORTS)

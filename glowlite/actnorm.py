@@ -37,8 +37,12 @@ class ActNorm(nn.Module):
 
     @property
     def log_s(self) -> Tensor:
-        """log s, shape (C,)."""
-        return LOG_SCALE_FACTOR * self.logs
+        """log s, shape (C,), float64: it is multiplied by h·w, and so are its rounding errors."""
+        return LOG_SCALE_FACTOR * self.logs.double()
+
+    def scale_and_bias(self) -> tuple[Tensor, Tensor]:
+        """s and b, ready to meet (N, C, H, W)."""
+        return self.log_s.exp().to(self.b.dtype).view(1, -1, 1, 1), self.b.view(1, -1, 1, 1)
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
@@ -53,13 +57,13 @@ class ActNorm(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
-        log_s, pixels = self.log_s, math.prod(x.shape[2:])
-        y = log_s.exp().view(1, -1, 1, 1) * x + self.b.view(1, -1, 1, 1)
-        return y, same_for_all(pixels * log_s.double().sum(), x)
+        s, b = self.scale_and_bias()
+        return s * x + b, same_for_all(math.prod(x.shape[2:]) * self.log_s.sum(), x)
 
     def inverse(self, y: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        return (y - self.b.view(1, -1, 1, 1)) / self.log_s.exp().view(1, -1, 1, 1)
+        s, b = self.scale_and_bias()
+        return (y - b) / s
 
     def extra_repr(self) -> str:
         return f"{self.b.numel()}"

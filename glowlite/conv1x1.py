@@ -27,12 +27,18 @@ def apply_matrix(W: Tensor, x: Tensor) -> Tensor:
 
 
 def _pixels_as_columns(y: Tensor) -> Tensor:
-    return y.movedim(1, 0).flatten(1)  # (C, N·H·W): one right-hand side a pixel
+    """(C, N·H·W) in float64, one right-hand side a pixel.
+
+    The solves run in float64: they cost c² a pixel, next to nothing beside a coupling net, and
+    the triangular factors of even a rotation are badly enough conditioned that float32 solves
+    would be the largest error of a round trip.
+    """
+    return y.movedim(1, 0).flatten(1).double()
 
 
 def _columns_as_pixels(columns: Tensor, like: Tensor) -> Tensor:
     n, c, h, w = like.shape
-    return columns.reshape(c, n, h, w).movedim(0, 1).contiguous()
+    return columns.reshape(c, n, h, w).movedim(0, 1).to(like.dtype).contiguous()
 
 
 class Conv1x1(nn.Module):
@@ -62,7 +68,7 @@ class Conv1x1(nn.Module):
 
     def inverse(self, y: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W): one factorisation of W, then a solve per pixel."""
-        return _columns_as_pixels(torch.linalg.solve(self.W, _pixels_as_columns(y)), y)
+        return _columns_as_pixels(torch.linalg.solve(self.W.double(), _pixels_as_columns(y)), y)
 
     def extra_repr(self) -> str:
         return f"{len(self.W)}"
@@ -105,14 +111,15 @@ class Conv1x1LU(nn.Module):
         return self.lu.diagonal()
 
     def factors(self) -> tuple[Tensor, Tensor]:
-        """L with its ones, and U + diag(s), each (C, C)."""
-        lower = self.lu.tril(-1) + torch.ones_like(self.log_s).diag()
-        return lower, self.lu.triu(1) + (self.sign_s * self.log_s.exp()).diag()
+        """L with its ones, and U + diag(s), each (C, C), in float64."""
+        lu = self.lu.double()
+        lower = lu.tril(-1) + torch.ones_like(self.log_s, dtype=torch.float64).diag()
+        return lower, lu.triu(1) + (self.sign_s * lu.diagonal().exp()).diag()
 
     def matrix(self) -> tuple[Tensor, Tensor]:
-        """W, shape (C, C), and log|det W| in float64."""
+        """W, shape (C, C), multiplied out in float64 and rounded once; log|det W| in float64."""
         lower, upper = self.factors()
-        return (lower @ upper)[self.p], self.log_s.double().sum()
+        return (lower @ upper)[self.p].to(self.lu.dtype), self.log_s.double().sum()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""

@@ -12,10 +12,8 @@ from glowlite.flow import Gradients, gradients
 SCALES = ("sigmoid", "exp")
 
 
-class Coupling(nn.Module):
-    """What both couplings share: y_a = T(x_a; net(x_b)), y_b = x_b, y = concat(y_a, y_b).
-
-    A subclass gives `transform` and `inverse_transform` of x_a, given the net's output h.
+class Conditioned(nn.Module):
+    """A layer with a net inside that is evaluated, never inverted.
 
     `net_dtype` (torch.bfloat16, say) runs the net alone in that dtype under autocast; the flow
     and its log-dets stay as they are. None: the net computes as the flow does.
@@ -27,13 +25,20 @@ class Coupling(nn.Module):
         super().__init__()
         self.net = net
 
-    def condition(self, x_b: Tensor) -> Tensor:
-        """The net's output h for x_b, in the flow's dtype."""
+    def condition(self, x: Tensor) -> Tensor:
+        """The net's output for x, in the flow's dtype."""
         if self.net_dtype is None:
-            return self.net(x_b)
-        with torch.autocast(x_b.device.type, dtype=self.net_dtype):
-            h = self.net(x_b)
-        return h.to(x_b.dtype)
+            return self.net(x)
+        with torch.autocast(x.device.type, dtype=self.net_dtype):
+            h = self.net(x)
+        return h.to(x.dtype)
+
+
+class Coupling(Conditioned):
+    """What both couplings share: y_a = T(x_a; net(x_b)), y_b = x_b, y = concat(y_a, y_b).
+
+    A subclass gives `transform` and `inverse_transform` of x_a, given the net's output h.
+    """
 
     def transform(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """y_a and the log-det, (N,) float64."""

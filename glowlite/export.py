@@ -165,12 +165,13 @@ class _Conv:
 @dataclass(frozen=True)
 class _MLP:
     hidden: list[_Conv]
-    last: ref.ConvPrior
+    last: _Conv
+    scale: np.ndarray
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         for layer in self.hidden:
             x = ref.network.relu(layer(x))
-        return self.last(x)
+        return self.last(x) * self.scale
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,8 @@ def _(layer: network.CouplingNet) -> ref.CouplingNet:
 
 @_convert.register
 def _(layer: nice.MLP) -> _MLP:
-    return _MLP([_convert(child) for child in layer.hidden], _convert(layer.last))
+    scale = np.exp(LOG_SCALE_FACTOR * _array(layer.last.logs))
+    return _MLP([_convert(child) for child in layer.hidden], _convert(layer.last.conv), scale)
 
 
 @_convert.register

@@ -15,7 +15,7 @@ from glowlite._tensors import halves, same_for_all
 from glowlite.actnorm import ActNorm
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU
 from glowlite.coupling import SCALES, AdditiveCoupling, AffineCoupling, Coupling
-from glowlite.flow import MEMORY_MODES, Flow, Gradients, rewind_all
+from glowlite.flow import Flow, Gradients, rewind_all
 from glowlite.likelihood import FlowConfig, FlowModel, bits_per_dim, gaussian_log_prob
 from glowlite.network import PADDINGS, CouplingNet, ZeroLinear
 from glowlite.permutation import Permutation
@@ -138,20 +138,6 @@ class MultiScale(FlowModel):
         self.top = top
         self.memory = memory
 
-    @property
-    def memory(self) -> str:
-        """What back-propagation keeps: "default", "checkpoint" or "reversible", see `Flow`."""
-        return self._memory
-
-    @memory.setter
-    def memory(self, mode: str) -> None:
-        if mode not in MEMORY_MODES:
-            raise ValueError(f"memory is {mode!r}; accepted: {', '.join(MEMORY_MODES)}")
-        self._memory = mode
-        for module in self.modules():
-            if isinstance(module, Flow):
-                module.memory = mode
-
     def _encode_to_top(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """The split-off latents, the top activation before its prior, and the log-det so far."""
         self._check_images(x)
@@ -228,9 +214,7 @@ class Glow(MultiScale):
             TypeError: both a config and options, or an unknown option.
             ValueError: an option out of range.
         """
-        if config is not None and options:
-            raise TypeError(f"give a GlowConfig or options, not both; got {sorted(options)} too")
-        config = config or GlowConfig(**options)
+        config = GlowConfig.from_arguments(config, options)
         generator = torch.Generator().manual_seed(config.seed)
         levels, splits, latent_shapes = [], [], []
         c, h, w = config.shape
@@ -250,12 +234,6 @@ class Glow(MultiScale):
     def n_classes(self) -> int:
         """0 unless the model is class-conditional."""
         return self.config.n_classes
-
-    def set_net_dtype(self, dtype: torch.dtype | None) -> None:
-        """Run the coupling nets alone under autocast in `dtype`; None: in the weights' own."""
-        for layer in self.modules():
-            if isinstance(layer, Coupling):
-                layer.net_dtype = dtype
 
     def log_prob(self, x: Tensor, classes: Tensor | None = None) -> Tensor:
         """log p(x) in nats, (N, C, H, W) -> (N,) float64.

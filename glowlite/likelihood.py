@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from glowlite._tensors import per_example
 from glowlite.actnorm import ActNorm
+from glowlite.coupling import Conditioned
+from glowlite.flow import MEMORY_MODES, Flow
 
 
 def gaussian_log_prob(z: Tensor) -> Tensor:
@@ -62,6 +64,10 @@ def dequantize(
         noise = torch.rand(q.shape, generator=generator, dtype=dtype, device=q.device)
     elif noise.shape != q.shape:
         raise ValueError(f"noise has shape {tuple(noise.shape)}; accepted: {tuple(q.shape)}")
+    # In float32, 255 + 0.9999999 is 256: a white pixel would leave the range, any other its cell.
+    # Noise cut to what the sum can hold keeps each x in its cell, and all this arithmetic exact.
+    finest = torch.finfo(dtype).eps * 2 ** (n_bits - 1)
+    noise = (noise / finest).floor() * finest
     return (q + noise) / 2**n_bits - 0.5
 
 
@@ -144,6 +150,22 @@ class FlowConfig:
         values = asdict(self)
         values["shape"] = list(self.shape)
         return {"model": self.model, **values}
+
+    @classmethod
+    def from_arguments(cls, config: Self | None, options: dict[str, Any]) -> Self:
+        """What a model's constructor is given: a config, or the options of one.
+
+        Raises:
+            TypeError: both, something else than a config, or an unknown option.
+            ValueError: an option out of range.
+        """
+        if config is None:
+            return cls(**options)
+        if not isinstance(config, cls):
+            raise TypeError(f"config is a {type(config).__name__}; accepted: a {cls.__name__}")
+        if options:
+            raise TypeError(f"give a config or options, not both; got {sorted(options)} too")
+        return config
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -232,6 +254,32 @@ class FlowModel(nn.Module):
     def inverse(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
         """z (N, D) -> x (N, C, H, W)."""
         return self.decode(self.unflatten(z), classes)
+
+    def _check_no_classes(self, classes: Tensor | None) -> None:
+        if classes is not None:
+            raise ValueError("classes is given, but this model has none; accepted: None")
+
+    # -- how it is computed (not what: no part of the architecture) --------------------------
+
+    @property
+    def memory(self) -> str:
+        """What back-propagation keeps: "default", "checkpoint" or "reversible", see `Flow`."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, mode: str) -> None:
+        if mode not in MEMORY_MODES:
+            raise ValueError(f"memory is {mode!r}; accepted: {', '.join(MEMORY_MODES)}")
+        self._memory = mode
+        for layer in self.modules():
+            if isinstance(layer, Flow):
+                layer.memory = mode
+
+    def set_net_dtype(self, dtype: torch.dtype | None) -> None:
+        """Run the coupling nets alone under autocast in `dtype`; None: in the weights' own."""
+        for layer in self.modules():
+            if isinstance(layer, Conditioned):
+                layer.net_dtype = dtype
 
     # -- likelihood ------------------------------------------------------------------------
 

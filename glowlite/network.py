@@ -42,6 +42,8 @@ class Conv(nn.Module):
 
         def normal(channels: int) -> nn.Parameter:
             shape = (c_out, channels, kernel, kernel)
+            if std == 0:
+                return nn.Parameter(torch.zeros(shape))
             return nn.Parameter(torch.randn(shape, generator=generator) * std)
 
         self.rim = kernel // 2
@@ -69,15 +71,15 @@ class Conv(nn.Module):
 
 
 class ZeroConv(nn.Module):
-    """y = (conv3×3(x) + bias) · exp(3·logs), everything zero at first (Glow §3.3, code).
+    """y = (conv(x) + bias) · exp(3·logs), everything zero at first (Glow §3.3, code).
 
     A coupling that starts as (almost) the identity is easy to train at any depth; the learned
     output scale lets it leave zero quickly.
     """
 
-    def __init__(self, c_in: int, c_out: int, *, padding: str = "edge") -> None:
+    def __init__(self, c_in: int, c_out: int, kernel: int = 3, *, padding: str = "edge") -> None:
         super().__init__()
-        self.conv = Conv(c_in, c_out, padding=padding, bias=True, std=0.0)
+        self.conv = Conv(c_in, c_out, kernel, padding=padding, bias=True, std=0.0)
         self.logs = nn.Parameter(torch.zeros(c_out))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,146 @@
+"""Memory modes give the gradients of the same function; float32 stays close to float64."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+import glowlite
+from glowlite.models import build
+
+OPTIONS = {
+    "affine-lu": {},
+    "exp-plain": {"scale": "exp", "permutation": "plain"},
+    "additive-shuffle": {"coupling": "additive", "permutation": "shuffle"},
+    "biases": {"net_actnorm": False, "padding": "zero"},
+}
+MODELS = {
+    name: {"model": "glow", "shape": (3, 4, 8), "levels": 2, "depth": 3, "width": 6, **options}
+    for name, options in OPTIONS.items()
+} | {
+    "realnvp": {"model": "realnvp", "shape": (3, 4, 6), "levels": 2, "width": 4, "blocks": 1},
+    "nice": {"model": "nice", "shape": (3, 3, 4), "width": 7, "hidden": 2, "couplings": 3},
+}  # fmt: skip
+
+
+def make(description, dtype: torch.dtype):
+    model = build(description).to(dtype)
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.04 * torch.randn(p.shape, dtype=p.dtype, generator=g)
+    x = torch.rand(3, *model.shape, dtype=dtype, generator=g) - 0.5
+    return model, x.requires_grad_()
+
+
+def gradients(model, x, mode: str) -> list[torch.Tensor]:
+    model.memory = mode
+    # frozen parameters and unequal weights of the examples, so that nothing cancels
+    weights = torch.arange(1, len(x) + 1)
+    used = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(
+        (weights * model.log_prob(x)).sum(), [x, *used], materialize_grads=True
+    )
+    return list(found)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpointed_gradients_are_equal_bit_for_bit(name):
+    model, x = make(MODELS[name], torch.float32)
+    pairs = zip(gradients(model, x, "default"), gradients(model, x, "checkpoint"), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_reversible_gradients_are_equal_to_rounding(name, frozen):
+    model, x = make(MODELS[name], torch.float64)
+    if frozen:
+        for p in list(model.parameters())[::3]:
+            p.requires_grad_(False)
+    expected, found = gradients(model, x, "default"), gradients(model, x, "reversible")
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
+
+
+def test_reversible_evaluates_each_net_once_on_the_way_back():
+    model, x = make(MODELS["affine-lu"], torch.float64)
+    calls = []
+    for layer in model.modules():
+        if isinstance(layer, glowlite.CouplingNet):
+            layer.register_forward_hook(lambda *_: calls.append(1))
+    model.memory = "reversible"
+    value = model.log_prob(x).sum()
+    assert len(calls) == 6
+    value.backward()
+    assert len(calls) == 12
+
+
+def saved_bytes(model, x) -> int:
+    """Bytes of activations that autograd keeps for the backward pass, parameters left out."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model.log_prob(x).sum()
+    del loss
+    return sum(kept.values())
+
+
+def test_reversible_memory_does_not_grow_with_depth():
+    def kept(mode: str, depth: int) -> int:
+        description = {**MODELS["affine-lu"], "depth": depth, "shape": (3, 16, 16), "width": 16}
+        model, x = make(description, torch.float32)
+        model.memory = mode
+        return saved_bytes(model, x.detach())
+
+    assert kept("reversible", 9) == kept("reversible", 3)
+    growth = kept("default", 9) - kept("default", 3)
+    assert growth > 3 * kept("default", 3) / 2
+
+
+# -- float32 against float64, at the paper's depth --------------------------------------------
+
+
+def smooth_images(n: int, size: int) -> torch.Tensor:
+    """Waves with noise: neighbouring pixels alike, as in pictures."""
+    g = torch.Generator().manual_seed(0)
+    t = torch.linspace(0, 1, size)
+    kx, ky, phase = torch.randn(3, n, 3, 1, 1, generator=g)
+    waves = torch.sin(3 * kx * t + 3 * ky * t[:, None] + 6 * phase)
+    x = 0.5 + 0.35 * waves + 0.08 * torch.randn(n, 3, size, size, generator=g)
+    return (x.clamp(0, 1) * 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize("permutation", ["lu", "plain"])
+def test_32_steps_a_level_in_float32_after_training(permutation):
+    """K = 32, L = 3: log-det within 1e-4 nats of a float64 copy, round trip within 3e-6."""
+    images = smooth_images(64, 16)
+    model = glowlite.Glow(shape=(3, 16, 16), depth=32, width=16, permutation=permutation)
+    g = torch.Generator().manual_seed(1)
+    model.initialize(images, generator=g)
+    optimizer = torch.optim.Adam(model.parameters())
+    first = last = None
+    for step in range(12):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-5 * (step + 1)  # a warm-up, as in any training of this depth
+        optimizer.zero_grad()
+        last, _ = model.loss(images[step % 4 * 16 :][:16], generator=g)
+        last.backward()
+        optimizer.step()
+        first = first or last.item()
+    assert last.item() < first - 0.05  # it has moved
+    with torch.no_grad():
+        x = model.dequantize(images[:16], g)
+        z, logdet = model(x)
+        exact = copy.deepcopy(model).double()(x.double())[1]
+        assert (logdet - exact).abs().max() < 1e-4
+        assert (model.inverse(z) - x).abs().max() < 3e-6
