@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,15 +36,18 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
     temporary file is removed and whatever stood at `path` before still stands.
     """
     path = Path(path)
-    # A name of our own, so that two processes cannot write into one temporary file.
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = None
     try:
+        # A name of our own, so that two processes cannot write into one temporary file.
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         try:
             write(temporary)
         except SafetensorError as error:  # safetensors reports a full disk in its own class
-            raise OSError(errno.EIO, str(error), str(path)) from error
+            found = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
+            number, text = (int(found[2]), found[1].strip()) if found else (errno.EIO, str(error))
+            raise OSError(number, text, str(path)) from error
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files only the owner can read
@@ -53,7 +57,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
         number = error.errno or errno.EIO
         raise OSError(number, f"could not write: {error.strerror or error}", str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -185,7 +190,7 @@ def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path
 
     try:
         model = build(header["model"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} describes a model this glowlite cannot build: {error}"
         ) from None
@@ -195,7 +200,7 @@ def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into a model of exactly that architecture, or say the first thing that differs."""
+    """Copy tensors into a model of exactly that architecture, or say what differs first."""
     state = model.state_dict()
     problems = [f"{name} is missing" for name in state if name not in tensors]
     problems += [f"{name} is not part of this model" for name in tensors if name not in state]

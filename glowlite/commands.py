@@ -78,6 +78,10 @@ def resume(args: Namespace) -> int:
     try:
         train_set, test_set = _both(config, args)
         run = training.restart(args.run, train_set, world, **changes)
+        if run.progress(len(train_set)) >= 1:
+            if world.first:
+                print(f"{args.run} is complete; to train on, give --minutes or --epochs in all")
+            return 0
         if world.first:
             print(f"going on at step {run.step}, after {run.seconds / 60:.1f} minutes of training")
         return _train(run, train_set, test_set, world)
@@ -360,19 +364,21 @@ def _some(model: Any, args: Namespace, n: int) -> torch.Tensor:
     return to_tensor(np.stack(found), device)
 
 
-def _open(name: str, split: str, size: int | None, args: Namespace, **where: Any) -> data.ImageSet:
-    where = {
-        k: getattr(args, k) or v for k, v in {"data_dir": None, "cache_dir": None, **where}.items()
-    }
+def _open(
+    name: str, split: str, size: int | None, args: Namespace, **where: str | None
+) -> data.ImageSet:
     return data.load(
-        name, split, size=size, **where, download=args.download,
+        name,
+        split,
+        size=size,
+        data_dir=args.data_dir or where.get("data_dir"),
+        cache_dir=args.cache_dir or where.get("cache_dir"),
+        download=args.download,
         on_corrupt="skip" if args.skip_corrupt else "error",
-    )  # fmt: skip
+    )
 
 
-def _both(
-    config: TrainConfig, args: Namespace, world: World
-) -> tuple[data.ImageSet, data.ImageSet]:
+def _both(config: TrainConfig, args: Namespace) -> tuple[data.ImageSet, data.ImageSet]:
     where = {"data_dir": config.data_dir, "cache_dir": config.cache_dir}
     sets = [_open(config.data, split, config.size, args, **where) for split in ("train", "test")]
     return sets[0], sets[1]

@@ -56,8 +56,9 @@ def save_curve(run: str | Path) -> Path:
             xytext=(-4, 4), textcoords="offset points", ha="right", color="#b5523b", fontsize=9,
         )  # fmt: skip
         # The first moments lie far above everything that follows; they may leave the picture.
-        low = min(mean + [value for _, value in train])
-        axes.set_ylim(low - 0.08 * (line - low), max(line, low) + 0.25 * abs(line - low) + 0.05)
+        low, high = min([line, *mean, *(value for _, value in train)]), max(line, mean[-1])
+        room = high - low + 0.1
+        axes.set_ylim(low - 0.08 * room, high + 0.25 * room)
         axes.set_title(f"test {mean[-1]:.3f} bits/dim after {seen[-1]:,} images", loc="left")
     axes.set(xlabel="training images seen", ylabel="bits/dim (lower is better)")
     axes.spines[["top", "right"]].set_visible(False)

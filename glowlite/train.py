@@ -133,6 +133,23 @@ class Run:
         """Training images seen."""
         return self.step * self.config.batch
 
+    def steps(self, n: int) -> int | None:
+        """How many steps the whole run is on n training images; None where the clock decides."""
+        config = self.config
+        if not config.epochs:
+            return None
+        return max(1, round(config.epochs * (config.epoch_images or n) / config.batch))
+
+    def progress(self, n: int) -> float:
+        """How much of the run is done, 0 to 1, with n training images.
+
+        Raises ValueError if the config names neither minutes nor epochs.
+        """
+        steps, minutes = self.steps(n), self.config.minutes
+        if (steps is None) == (minutes is None):
+            raise ValueError("a run needs either minutes or epochs")
+        return min(1.0, self.step / steps if steps else self.seconds / (60 * minutes))
+
     def header(self) -> dict[str, Any]:
         """What every file of the run says about itself."""
         return {
@@ -296,12 +313,9 @@ def train(
     """
     config, model, device = run.config, run.model, world.device
     batches = Batches(train_set, config, world)
-    per_epoch = steps_an_epoch(config, len(train_set))
-    total = max(1, round(config.epochs * per_epoch)) if config.epochs else None
-    limit = 60.0 * config.minutes if config.minutes else None
-    if (total is None) == (limit is None):
-        raise ValueError("a run needs either minutes or epochs")
-    decay = config.ema or 1 - 1 / per_epoch
+    n = len(train_set)
+    run.progress(n)  # a config without an end is told now
+    decay = config.ema or 1 - 1 / steps_an_epoch(config, n)
     dtype = next(model.parameters()).dtype
     parameters = list(model.parameters())
     loss_of = prepare(model, config, batches, say if world.first else _silent)
@@ -309,19 +323,18 @@ def train(
     saved = logged = time.monotonic()
     window: list[Tensor] = []
     log = Log(run, world)
-    bar = Bar(run, total, limit, quiet=not world.first)
+    bar = Bar(run, n, quiet=not world.first)
     with log, bar, Interrupt() as interrupt:
-        next_eval = -1 if run.step == 0 else _due(run, total, limit, config.evals)
+        looked = math.floor(run.progress(n) * config.evals) if run.step else -1
         while True:
             run.seconds = time.monotonic() - began
-            progress = min(1.0, run.step / total if total else run.seconds / limit)
-            progress, stop = world.agree(progress, float(interrupt.asked))
+            progress, stop = world.agree(run.progress(n), float(interrupt.asked))
             due = math.floor(progress * config.evals)
-            if world.first and progress < 1 and due > next_eval:
+            if world.first and progress < 1 and due > looked:
                 paused = time.monotonic()
                 say(look(run, test_set, log, config.eval_images))
                 logged += time.monotonic() - paused  # images/s is of training alone
-            next_eval = max(due, next_eval)
+            looked = max(due, looked)
             if world.first and (stop or time.monotonic() - saved > 60 * config.save_minutes):
                 run.save()
                 saved = time.monotonic()
@@ -377,15 +390,12 @@ def prepare(
 ) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
     """Switch on what the config asks for -> the loss function; what cannot be had is said."""
     if config.bf16:
-        if hasattr(model, "set_net_dtype"):
+        device = next(model.parameters()).device
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+            say("bf16: this GPU has none; training in float32")
+        else:
             model.set_net_dtype(torch.bfloat16)
-        else:
-            say(f"bf16: {type(model).__name__} has no such option; training in float32")
-    if config.memory != "default":
-        if hasattr(model, "memory"):
-            model.memory = config.memory
-        else:
-            say(f"memory: {type(model).__name__} knows only the default; using that")
+    model.memory = config.memory
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     if not config.compile:
@@ -419,8 +429,6 @@ def look(
     labels = test_set.labels if model.n_classes else None
     some = slice(0, images)
     options = {"draws": draws, "batch": config.batch, "seed": config.seed}
-    if config.bf16 and hasattr(model, "set_net_dtype"):
-        model.set_net_dtype(torch.bfloat16)
     part = labels[some] if labels is not None else None
     result = evaluate(model, test_set.images[some], part, **options)
     few = to_tensor(test_set.images[:16], next(model.parameters()).device)
@@ -473,10 +481,6 @@ def _classes(model: FlowModel, labels: Tensor | None) -> Tensor | None:
 
 def _generator(run: Run, stream: int) -> torch.Generator:
     return seeded(run.config.seed, stream, run.step, device=next(run.model.parameters()).device)
-
-
-def _due(run: Run, total: int | None, limit: float | None, evals: int) -> int:
-    return math.floor(evals * min(1.0, run.step / total if total else run.seconds / limit))
 
 
 def _not_finite(run: Run, bits: float, norm: float, rate: float) -> str:
@@ -541,11 +545,12 @@ class Log:
 class Bar:
     """Progress with bits/dim, images/s and the time left, in steps or, with a limit, in seconds."""
 
-    def __init__(self, run: Run, total: int | None, limit: float | None, quiet: bool) -> None:
+    def __init__(self, run: Run, n: int, quiet: bool) -> None:
+        total = run.steps(n)
         self.by_step = total is not None
-        done = run.step if self.by_step else min(run.seconds, limit)
+        done = run.step if self.by_step else run.seconds
         self.bar = tqdm(
-            total=total or limit,
+            total=total or 60 * run.config.minutes,
             initial=done,
             disable=quiet,
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
@@ -561,12 +566,14 @@ class Bar:
     def show(self, run: Run, seconds: float, bits: float, speed: float) -> None:
         """Move the bar to where the run is."""
         self.bar.set_postfix_str(f"{bits:.3f} bits/dim, {speed:.0f} images/s", refresh=False)
-        place = run.step if self.by_step else min(seconds, self.bar.total)
-        self.bar.update(place - self.bar.n)
+        if not self.bar.disable:
+            place = run.step if self.by_step else min(seconds, self.bar.total)
+            self.bar.update(place - self.bar.n)
 
     def finish(self) -> None:
         """Fill it."""
-        self.bar.update(self.bar.total - self.bar.n)
+        if not self.bar.disable:
+            self.bar.update(self.bar.total - self.bar.n)
 
 
 class Interrupt:

@@ -1,0 +1,426 @@
+"""Training: falls, resumes bit for bit, stops on NaN, counts every image once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from glowlite import train as training
+from glowlite.checkpoint import CheckpointError, load_tensors
+from glowlite.cli import main
+from glowlite.data import ImageSet
+from glowlite.data.faces import make_faces
+from glowlite.evaluate import baseline, evaluate, seeded
+from glowlite.models import build
+from glowlite.parallel import World
+from glowlite.plots import read_metrics
+from glowlite.presets import PRESETS, TrainConfig
+from glowlite.schedule import lr_factor, make_optimizer, update_average
+from glowlite.train import Batches, TrainingStopped
+
+TINY = {"levels": 2, "depth": 1, "width": 6, "n_bits": 5}
+N = 90  # with batches of 16 the epochs do not line up with the steps
+
+
+def faces(n, split):
+    images, truth = make_faces(n, 16, seed=3, split=split)
+    return ImageSet(images, truth[:, 7].astype(np.int64), truth, (), "faces", split, f"{split}-{n}")
+
+
+TRAIN, TEST = faces(N, "train"), faces(37, "test")
+
+
+def config(**changes):
+    given = {"epochs": 3.0, "batch": 16, "warmup": 64, "init_images": 32, "evals": 2}
+    given |= {"eval_images": 20, "draws": 1, "device": "cpu", "lr": 3e-3, "seed": 2}
+    return TrainConfig(**{**given, **changes})
+
+
+def begin(folder, model=TINY, train_set=TRAIN, **changes):
+    return training.start(folder, config(**changes), model, train_set, TEST, World("cpu"))
+
+
+def go(run, **more):
+    lines = []
+    result = training.train(run, TRAIN, TEST, World("cpu"), say=lines.append, **more)
+    return result, lines
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """A run that was never stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    run = begin(folder)
+    result, lines = go(run)
+    return folder, run, result, lines
+
+
+def test_bits_per_dim_fall(straight):
+    folder, run, result, lines = straight
+    tests = [r["test"]["mean"] for r in read_metrics(folder / "metrics.jsonl") if "test" in r]
+    assert run.step == round(3 * N / 16)
+    assert len(tests) == 3 and tests[-1] < tests[0] - 0.1
+    assert result.mean == tests[-1] and result.images == len(TEST.images)
+    assert "baseline" in lines[0]
+
+
+def test_the_folder_holds_what_was_promised(straight):
+    folder, run, result, _ = straight
+    names = {p.name for p in folder.iterdir()}
+    files = ("config.json", "model.safetensors", "ema.safetensors", "state.safetensors")
+    assert names == {*files, "metrics.jsonl", "samples", "curve.png"}
+    for picture in [*(folder / "samples").iterdir(), folder / "curve.png"]:
+        Image.open(picture).verify()
+    from glowlite import load
+
+    again = evaluate(load(folder), TEST.images, draws=1, batch=16, seed=2)
+    assert again.mean == pytest.approx(result.mean, abs=1e-12), "the EMA is what was evaluated"
+    raw = evaluate(load(folder, weights="model"), TEST.images, draws=1, batch=16, seed=2)
+    last = read_metrics(folder / "metrics.jsonl")[-1]
+    assert raw.mean == last["raw"]["mean"] != again.mean
+    assert {"round_trip", "smallest_scale", "condition", "exploded"} <= set(last)
+    assert 0 < last["round_trip"] < 1e-4 and last["smallest_scale"] < 1 < last["condition"]
+
+
+def stop_at(monkeypatch, step):
+    """A real Ctrl-C, while batch `step` is being fetched."""
+    fetch = Batches.__call__
+
+    def interrupted(self, number):
+        if number == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return fetch(self, number)
+
+    monkeypatch.setattr(Batches, "__call__", interrupted)
+
+
+def state(folder):
+    return load_tensors(folder / "state.safetensors")[0]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("step", [0, 5, 9])
+def test_resume_is_bit_equal(straight, tmp_path, monkeypatch, step):
+    with monkeypatch.context() as patch:
+        stop_at(patch, step)
+        run = begin(tmp_path / "a")
+        assert go(run)[0] is None and run.step == step + 1
+    run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
+    assert run.step == step + 1
+    result, _ = go(run)
+    assert same(state(tmp_path / "a"), state(straight[0]))
+    assert result == straight[2]
+    rows = [read_metrics(folder / "metrics.jsonl") for folder in (tmp_path / "a", straight[0])]
+    ours, theirs = ([(r["step"], r["test"]) for r in part if "test" in r] for part in rows)
+    assert ours == theirs, "every evaluation once, with the same numbers"
+
+
+def forget_optimizer(run):
+    run.optimizer.state.clear()
+
+
+def forget_average(run):
+    run.average.load_state_dict(run.model.state_dict())
+
+
+def forget_position(run):
+    run.step -= 1
+
+
+def forget_seed(run):
+    run.config = config(seed=3)
+
+
+@pytest.mark.parametrize(
+    "forget", [forget_optimizer, forget_average, forget_position, forget_seed]
+)
+def test_the_test_above_would_notice(straight, tmp_path, monkeypatch, forget):
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        go(begin(tmp_path / "a"))
+    run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
+    forget(run)
+    go(run)
+    assert not same(state(tmp_path / "a"), state(straight[0]))
+
+
+def test_a_killed_run_loses_nothing_but_the_interval(tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.integers(0, 256, (300, 8, 8, 3), dtype=np.uint8))
+    options = [f"npy:{tmp_path}/images.npy", "--preset", "tiny", "--epochs", "6", "--batch", "16"]
+    options += ["--cache-dir", str(tmp_path / "cache"), "--device", "cpu", "--evals", "1"]
+    assert main(["train", *options, "--out", str(tmp_path / "whole")]) == 0
+    command = [sys.executable, "-m", "glowlite", "train", *options, "--save-minutes", "1e-9"]
+    killed = tmp_path / "killed"
+    process = subprocess.Popen(
+        [*command, "--out", str(killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 100
+    while process.poll() is None and time.monotonic() < deadline:
+        path = killed / "state.safetensors"
+        if path.exists() and load_tensors(path)[1]["step"] >= 4:  # never half a file
+            break
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, "it was meant to be killed half-way"
+    assert 4 <= load_tensors(killed / "state.safetensors")[1]["step"] < 90
+    assert main(["resume", str(killed)]) == 0
+    assert same(state(killed), state(tmp_path / "whole"))
+
+
+def test_not_a_number_stops_the_run(tmp_path):
+    run = begin(tmp_path / "a")
+    before = (tmp_path / "a" / "state.safetensors").read_bytes()
+    with torch.no_grad():
+        next(run.model.parameters()).fill_(torch.nan)
+    with pytest.raises(TrainingStopped, match=r"stopped at step 0: bits/dim is nan.*\n.*--lr"):
+        go(run)
+    assert (tmp_path / "a" / "state.safetensors").read_bytes() == before
+
+
+def test_an_infinite_gradient_stops_the_run(tmp_path):
+    run = begin(tmp_path / "a")
+    weights = [p.detach().clone() for p in run.model.parameters()]
+    next(run.model.parameters()).register_hook(lambda g: g + torch.inf)
+    with pytest.raises(TrainingStopped, match="the gradient's norm is (inf|nan)"):
+        go(run)
+    assert all(torch.equal(a, b) for a, b in zip(weights, run.model.parameters(), strict=True))
+
+
+def test_damage_to_the_state_is_told(straight, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(straight[0], folder)
+    with pytest.raises(ValueError, match="other images"):
+        training.restart(folder, TEST, World("cpu"))
+    saved = json.loads((folder / "config.json").read_text())
+    saved["model"]["width"] = 7
+    (folder / "config.json").write_text(json.dumps(saved))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        training.restart(folder, TRAIN, World("cpu"))
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="cannot be used"):
+        training.restart(folder, TRAIN, World("cpu"))
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="not a run folder"):
+        training.restart(folder, TRAIN, World("cpu"))
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "mine.txt").write_text("keep me")
+    with pytest.raises(FileExistsError, match="--force"):
+        begin(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+    run = training.start(tmp_path, config(), TINY, TRAIN, TEST, World("cpu"), force=True)
+    assert run.step == 0 and (tmp_path / "mine.txt").read_text() == "keep me"
+
+
+def test_every_image_once_an_epoch():
+    batches = Batches(TRAIN, config(), World("cpu"))
+    rows = [batches.rows(16 * t, 16) for t in range(45)]
+    flat = np.concatenate(rows)
+    for epoch in range(len(flat) // N):
+        assert sorted(flat[epoch * N : (epoch + 1) * N]) == list(range(N))
+    assert (flat[:N] != flat[N : 2 * N]).any()
+    assert Batches(TRAIN, config(), World("cpu")).rows(16 * 7, 16) == rows[7]
+    images, labels = batches(7)
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), TRAIN.images[rows[7]])
+    assert np.array_equal(labels.numpy(), TRAIN.labels[rows[7]])
+
+
+def test_shifts_repeat_the_border_and_move_whole_pixels():
+    ramp = np.arange(20, dtype=np.uint8)[None, None, :, None].repeat(10, 1).repeat(3, 3)
+    images = np.concatenate([ramp] * 64)
+    data = ImageSet(images, None, None, (), "ramp", "train", "")
+    batches = Batches(data, config(batch=64, shift=0.1), World("cpu"))
+    moved, _ = batches(3)
+    seen = set()
+    for image in moved[:, 0].numpy():
+        shift = int(image[0, 10]) - 10
+        seen.add(shift)
+        assert np.array_equal(image, np.clip(np.arange(20) + shift, 0, 19)[None].repeat(10, 0))
+    assert seen == {-2, -1, 0, 1, 2}
+    flipped = Batches(data, config(batch=64, flip=True), World("cpu"))(0)[0][:, 0, 0, 0].tolist()
+    assert set(flipped) == {0, 19}
+
+
+def test_the_learning_rate_is_multiplied_once(tmp_path):
+    rates = []
+    run = begin(tmp_path / "a", schedule="constant", warmup=64, epochs=1.0)
+    step = run.optimizer.step
+    run.optimizer.step = lambda: (rates.append(run.optimizer.param_groups[0]["lr"]), step())
+    go(run)
+    assert rates == pytest.approx([3e-3 * f for f in (0.25, 0.5, 0.75, 1, 1, 1)])
+
+
+def test_gradients_are_clipped_to_the_norm(tmp_path):
+    run = begin(tmp_path / "a", clip=0.01, epochs=0.5)
+    norms = []
+    step = run.optimizer.step
+
+    def watched():
+        norms.append(float(sum(p.grad.double().square().sum() for p in run.model.parameters())))
+        step()
+
+    run.optimizer.step = watched
+    go(run)
+    assert np.sqrt(norms) == pytest.approx([0.01] * len(norms), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "adamax"])
+def test_every_optimiser_trains_and_resumes(tmp_path, name):
+    run = begin(tmp_path / "a", optimizer=name, epochs=0.5, beta2=0.0, ema=0.0)
+    assert run.optimizer.param_groups[0]["betas"][1] == 1 - 1 / round(N / 16)
+    go(run)
+    moments = {k: v for k, v in state(tmp_path / "a").items() if k.startswith("optimizer/")}
+    again = training.restart(tmp_path / "a", TRAIN, World("cpu"), epochs=1.0)
+    again.save()
+    assert moments and same(
+        moments, {k: v for k, v in state(tmp_path / "a").items() if k.startswith("optimizer/")}
+    )
+
+
+def test_unknown_names_are_refused():
+    p = [torch.nn.Parameter(torch.zeros(1))]
+    with pytest.raises(ValueError, match="optimizer is 'sgd'"):
+        make_optimizer("sgd", p, lr=1.0)
+    with pytest.raises(ValueError, match="schedule is 'steps'"):
+        lr_factor("steps", 1, 0.5, 0)
+
+
+def test_the_average_is_the_formula():
+    generator = torch.Generator().manual_seed(0)
+    models = [torch.nn.Linear(3, 2).double() for _ in range(4)]
+    for model in models:
+        for p in model.parameters():
+            p.data = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+    average, *later = models
+    expected = average.weight.detach().clone()
+    for step, model in enumerate(later, 1):
+        update_average(average, model, 0.2, step)
+        d = min(0.2, (1 + step) / (10 + step))
+        expected = d * expected + (1 - d) * model.weight
+    assert torch.allclose(average.weight, expected, rtol=1e-14, atol=0)
+
+
+def test_an_evaluation_counts_every_image_once():
+    model = build({"model": "glow", "shape": [3, 16, 16], **TINY})
+    images = torch.from_numpy(TRAIN.images.copy()).permute(0, 3, 1, 2)
+    model.initialize(images, generator=seeded(0))
+    results = [evaluate(model.double(), TEST.images, batch=b, draws=2) for b in (37, 16, 36)]
+    middle = torch.full((37, 3, 16, 16), 0.5, dtype=torch.float64)
+    few = torch.from_numpy(TEST.images.copy()).permute(0, 3, 1, 2)
+    exact = model.bits_per_dim(few, noise=middle).detach().numpy()
+    for result in results:
+        assert result.images == 37 and result.draws == 2
+        # Dequantisation noise differs with the batch; a lone image in the last batch must weigh
+        # 1/37, not 1/2.
+        assert abs(result.mean - exact.mean()) < 0.01
+    assert results[0].standard_error == pytest.approx(exact.std(ddof=1) / np.sqrt(37), rel=0.05)
+    with pytest.raises(ValueError, match="needs images"):
+        evaluate(model, TEST.images[:0])
+
+
+def test_an_evaluation_drops_nothing_in_silence():
+    model = build({"model": "glow", "shape": [3, 16, 16], **TINY})
+    with torch.no_grad():
+        model.levels[1].steps[0].actnorm.b.fill_(torch.inf)
+    with pytest.raises(ValueError, match="not finite for 37 images, the first is number 0"):
+        evaluate(model, TEST.images)
+
+
+def test_the_baseline_is_a_probability():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (4000, 2, 3, 1), dtype=np.uint8)
+    assert baseline(noise[:2000], noise[2000:], 5) == pytest.approx(5, abs=0.02)
+    assert baseline(noise[:2000], noise[2000:], 1) == pytest.approx(1, abs=0.002)
+    same_pixel = np.full((1000, 1, 1, 1), 200, np.uint8)
+    expected = -np.log2(1000.5 / (1000 + 0.5 * 256))
+    assert baseline(same_pixel, same_pixel, 8) == pytest.approx(expected, abs=1e-12)
+
+
+def test_options_of_the_machine_train_the_same_model(tmp_path):
+    plain = begin(tmp_path / "a", epochs=0.5)
+    go(plain)
+    last = begin(tmp_path / "b", epochs=0.5, channels_last=True, memory="checkpoint")
+    go(last)
+    for p, q in zip(plain.model.parameters(), last.model.parameters(), strict=True):
+        assert torch.allclose(p, q, rtol=1e-3, atol=1e-5)
+    half = begin(tmp_path / "c", epochs=0.5, bf16=True)
+    result, _ = go(half)
+    assert np.isfinite(result.mean)
+    assert {p.dtype for p in half.model.parameters()} == {torch.float32}
+
+
+def test_what_cannot_be_had_is_said_and_done_without(tmp_path, monkeypatch):
+    def broken(_function):
+        def compiled(*_, **__):
+            raise RuntimeError("no compiler here")
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", broken)
+    run = begin(tmp_path / "a", epochs=0.2, compile=True)
+    _, lines = go(run)
+    assert lines[0] == "compile: not possible here (RuntimeError); training without it"
+    assert run.step > 0
+
+
+def test_a_class_conditional_model_trains(tmp_path):
+    run = begin(tmp_path / "a", model={**TINY, "n_classes": 2, "weight_y": 0.01}, epochs=1.0)
+    result, _ = go(run)
+    assert np.isfinite(result.mean)
+    unlabelled = ImageSet(TRAIN.images, None, None, (), "faces", "train", "x")
+    with pytest.raises(ValueError, match="have no labels"):
+        begin(tmp_path / "b", model={**TINY, "n_classes": 2}, train_set=unlabelled)
+
+
+def test_minutes_end_a_run_and_reach_rate_zero(tmp_path):
+    run = begin(tmp_path / "a", epochs=None, minutes=0.02)
+    result, _ = go(run)
+    assert run.progress(N) == 1.0 and np.isfinite(result.mean)
+    rows = [r for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if "lr" in r]
+    assert all(r["lr"] <= 3e-3 for r in rows)
+    with pytest.raises(ValueError, match="minutes or epochs"):
+        go(begin(tmp_path / "b", epochs=None))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("batch", 0), ("lr", -1.0), ("beta2", 1.0), ("shift", 0.5), ("optimizer", "sgd"),
+     ("schedule", "x"), ("minutes", 0.0), ("seed", -1), ("ema", 1.5), ("memory", "none")],
+)  # fmt: skip
+def test_bad_settings_are_named(field, value):
+    with pytest.raises(ValueError, match=f"{field} is {value!r}; it must be"):
+        TrainConfig(**{field: value})
+
+
+def test_presets_are_the_published_rows():
+    rows = {
+        "paper-cifar10": (3, 32, "affine", 8, 512, 32),
+        "paper-imagenet32": (3, 48, "affine", 8, 512, 32),
+        "paper-imagenet64": (4, 48, "affine", 8, 128, 64),
+        "paper-lsun": (3, 48, "affine", 8, 128, 64),
+        "paper-celebahq": (6, 32, "additive", 5, 40, 256),
+        "paper-lsun128": (5, 64, "additive", 5, 160, 128),
+    }
+    for name, (levels, depth, coupling, bits, batch, size) in rows.items():
+        model, train = PRESETS[name].model, TrainConfig(**PRESETS[name].train)
+        got = (model["levels"], model["depth"], model["coupling"], model["n_bits"], train.batch)
+        assert got == (levels, depth, coupling, bits, batch)
+        assert size % 2**levels == 0 and train.size in (None, size)
+        assert (train.optimizer, train.lr, train.schedule) == ("adamax", 1e-3, "constant")
+        assert (train.warmup, train.epoch_images, train.shift) == (500_000, 50_000, 0.1)
+    assert len([name for name in PRESETS if "ablation" in name]) == 6
