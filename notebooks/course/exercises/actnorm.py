@@ -1,9 +1,15 @@
 """Exercises of notebook 04, actnorm."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
+from course.judge import Verdict, judge_values
 from reference import ActNorm
+
+NOTEBOOK = "04_actnorm"
 
 
 def actnorm_forward(x, s, b):
@@ -31,7 +37,7 @@ _POINTS = (
 
 register(Exercise(
     id="actnorm.forward",
-    notebook="04_actnorm",
+    notebook=NOTEBOOK,
     title="Scale and shift each channel",
     minutes=3,
     difficulty=1,
@@ -70,7 +76,7 @@ def actnorm_forward(x, s, b):
 
 register(Exercise(
     id="actnorm.logdet",
-    notebook="04_actnorm",
+    notebook=NOTEBOOK,
     title="The log-determinant of actnorm",
     minutes=5,
     difficulty=2,
@@ -112,5 +118,329 @@ def actnorm_logdet(x, s):
         Mutant("whole batch", lambda x, s: actnorm_logdet(x, s) * len(x),
                "It adds up the images of the batch; each image has its own log-determinant."),
         Mutant("one number", lambda x, s: actnorm_logdet(x, s)[0], deserves="should have shape"),
+    ),
+))
+
+
+# --- the inverse ----------------------------------------------------------------------------------
+
+
+def actnorm_inverse(y, s, b):
+    return (y - b) / s
+
+
+register(Exercise(
+    id="actnorm.inverse",
+    notebook=NOTEBOOK,
+    title="Undo it",
+    minutes=2,
+    difficulty=1,
+    stub='''
+def actnorm_inverse(y, s, b):
+    """The x with s ⊙ x_ij + b = y_ij, for y of shape (N, H, W, C) and s, b of shape (C,)."""
+    ...
+''',
+    solution=actnorm_inverse,
+    truth=lambda y, s, b: ActNorm(s, b).inverse(y),
+    returns=("x",),
+    cases=tuple(Case(name, (y, s, b)) for name, y, s, b in _POINTS),
+    hints=(
+        "Solve y = s·x + b for x. What was done last is undone first.",
+        "Take b away, then divide by s; the brackets matter.",
+    ),
+    explanation="Forward scales, then shifts; so the inverse shifts back first, then divides.",
+    mutants=(
+        Mutant("no brackets", lambda y, s, b: y - b / s,
+               "It computes y − b/s. Division binds before subtraction: brackets are missing."),
+        Mutant("the other order", lambda y, s, b: y / s - b,
+               "It undoes s·(x + b), the form of the authors' code: y/s − b. The slide's layer is "
+               "s·x + b, where the shift came last and so is undone first."),
+        Mutant("the forward map", lambda y, s, b: s * y + b,
+               "That is the forward map once more; take the shift away and divide."),
+        Mutant("multiplies", lambda y, s, b: (y - b) * s,
+               "It takes b away, and then multiplies by s where it should divide."),
+        Mutant("adds b", lambda y, s, b: (y + b) / s, "It adds b; forward added it already."),
+        Mutant("no b", lambda y, s, b: y / s, "It undoes the scale and forgets the shift b."),
+        Mutant("|s|", lambda y, s, b: (y - b) / np.abs(s),
+               "It divides by |s|. A channel turned over by a negative s must be turned back."),
+        Mutant("eps for safety", lambda y, s, b: (y - b) / (s + 1e-6),
+               "It adds an ε of 10⁻⁶ to s. Forward has none, so the two are no exact partners and "
+               "every pass through the flow moves the image a little."),
+        Mutant("changes y", lambda y, s, b: y.__isub__(b).__itruediv__(s),
+               deserves="changed its argument y in place"),
+    ),
+))
+
+
+# --- the initial values ---------------------------------------------------------------------------
+
+
+def initial_values(x):
+    mean = x.mean(axis=(0, 1, 2))
+    std = x.std(axis=(0, 1, 2))
+    return 1 / std, -mean / std
+
+
+def _truth_of_initial_values(x):
+    layer = ActNorm.from_data(x)
+    return layer.s, layer.b
+
+
+def _per(x, axis):
+    """The initial values by statistics over other axes."""
+    mean, std = x.mean(axis=axis), x.std(axis=axis)
+    return 1 / std, -mean / std
+
+
+def _batch(name: str, shape: tuple[int, int, int, int], seed: int) -> Case:
+    """Channels of different means and spreads; each image and each row has its own level."""
+    rng = np.random.default_rng(seed)
+    n, h, _, c = shape
+    x = rng.normal(size=shape) + rng.normal(size=(n, 1, 1, 1)) + rng.normal(size=(1, h, 1, 1))
+    return Case(name, (x * rng.uniform(0.2, 3, c) + rng.normal(size=c) * 4,))
+
+
+register(Exercise(
+    id="actnorm.from_data",
+    notebook=NOTEBOOK,
+    title="The initial s and b, from one batch",
+    minutes=6,
+    difficulty=2,
+    stub='''
+def initial_values(x):
+    """s and b, each of shape (C,), such that each channel of s ⊙ x_ij + b has mean 0, variance 1.
+
+    x is one batch of images, of shape (N, H, W, C).
+    """
+    ...
+''',
+    solution=initial_values,
+    truth=_truth_of_initial_values,
+    returns=("s", "b"),
+    cases=(
+        _batch("four images 3 × 5 with 2 channels", (4, 3, 5, 2), 11),
+        _batch("two images 6 × 4 with 5 channels", (2, 6, 4, 5), 12),
+        _batch("one image 7 × 3 with 3 channels", (1, 7, 3, 3), 13),
+    ),
+    hints=(
+        "A channel's mean runs over the images and over all pixels: three of the four axes. "
+        "`axis=(0, 1, 2)` names them.",
+        "The spread is divided out: s = 1/σ. Then s·μ + b must be 0, which gives b.",
+    ),
+    explanation="(x − μ)/σ = (1/σ)·x + (−μ/σ): read off s and b. The statistics are over the "
+                "batch and all pixels, because one s serves every pixel.",
+    mutants=(
+        Mutant("b is minus the mean", lambda x: (_per(x, (0, 1, 2))[0], -x.mean(axis=(0, 1, 2))),
+               "b = −μ belongs to s·(x + b), the authors' form. Here the shift comes after the "
+               "scale, so the mean that must go is s·μ."),
+        Mutant("b of the wrong sign", lambda x: (
+            _per(x, (0, 1, 2))[0], -_per(x, (0, 1, 2))[1]),
+               "b has the wrong sign: the mean afterwards is 2μ/σ, not 0."),
+        Mutant("s is the spread", lambda x: (x.std(axis=(0, 1, 2)), -x.mean(axis=(0, 1, 2))),
+               "s = σ makes wide channels wider. To bring σ to 1, divide by it."),
+        Mutant("variance for spread", lambda x: (
+            1 / x.var(axis=(0, 1, 2)), -x.mean(axis=(0, 1, 2)) / x.var(axis=(0, 1, 2))),
+               "It divides by the variance σ². The spread σ, its root, is what scales with x."),
+        Mutant("over the batch only", lambda x: _per(x, 0),
+               "It averages over the images only and keeps one value for each pixel. Actnorm has "
+               "one s for each channel, shared by all pixels: average over them too."),
+        Mutant("over the channels", lambda x: _per(x, (1, 2, 3)),
+               "It averages over the channels and keeps the images apart. It should be the other "
+               "way round: the channel is the last axis, and it stays."),
+        Mutant("one for all channels", lambda x: tuple(
+            np.full(x.shape[-1], v) for v in _per(x, None)),
+               "All channels get the same s and b. Each channel has its own mean and spread."),
+        Mutant("one image only", lambda x: _per(x[0], (0, 1)),
+               "It looks at the first image of the batch only; the statistics are over all of it."),
+        Mutant("n − 1", lambda x: (1 / x.std(axis=(0, 1, 2), ddof=1),
+                                   -x.mean(axis=(0, 1, 2)) / x.std(axis=(0, 1, 2), ddof=1)),
+               "It divides by n − 1 (ddof=1), which estimates the variance of a larger population. "
+               "Asked for is variance 1 on this batch: divide by n, NumPy's default."),
+        Mutant("an eps", lambda x: (1 / (x.std(axis=(0, 1, 2)) + 1e-3),
+                                    -x.mean(axis=(0, 1, 2)) / (x.std(axis=(0, 1, 2)) + 1e-3)),
+               deserves="should be"),
+        Mutant("y itself", lambda x: (x - x.mean(axis=(0, 1, 2))) / x.std(axis=(0, 1, 2)),
+               deserves="a tuple (s, b)"),
+        Mutant("keepdims", lambda x: (1 / x.std(axis=(0, 1, 2), keepdims=True),
+                                      -x.mean(axis=(0, 1, 2), keepdims=True)),
+               deserves="should have shape"),
+    ),
+))
+
+
+# --- a broken layer to mend -----------------------------------------------------------------------
+
+
+class SavedActNorm:
+    def __init__(self, saved=None):
+        self.s, self.b, self.initialised = saved or (None, None, False)
+
+    def forward(self, x):
+        if not self.initialised:
+            self.s = 1 / x.std(axis=(0, 1, 2))
+            self.b = -self.s * x.mean(axis=(0, 1, 2))
+            self.initialised = True
+        n, h, w, _ = x.shape
+        return self.s * x + self.b, np.full(n, h * w * np.log(np.abs(self.s)).sum())
+
+    def inverse(self, y):
+        return (y - self.b) / self.s
+
+    def save(self):
+        return self.s, self.b, self.initialised
+
+
+def _life(layer_class, first, trained_s, trained_b, later, last):
+    """Initialise on one batch, train, save, load, meet two more batches; then undo the last."""
+    layer = layer_class()
+    start = layer.forward(first)
+    layer.s, layer.b = trained_s.copy(), trained_b.copy()
+    here = layer.forward(later)
+    loaded = layer_class(layer.save())
+    there, after = loaded.forward(later), loaded.forward(last)
+    back = loaded.inverse(last)
+    parts = (*start, *here, *there, *after, back)
+    return ... if all(part is None for part in parts) else parts
+
+
+def _life_by_reference(first, trained_s, trained_b, later, last):
+    start, trained = ActNorm.from_data(first), ActNorm(trained_s, trained_b)
+    here = trained.forward(later)
+    return (*start.forward(first), *here, *here, *trained.forward(last), trained.inverse(last))
+
+
+def _judge_life(exercise: Exercise, layer_class) -> Verdict:
+    """Judge a class by the values of one life of it, as `judge_values` judges a function."""
+    lived = replace(
+        exercise,
+        solution=partial(_life, exercise.solution),
+        mutants=tuple(replace(m, fn=partial(_life, m.fn)) for m in exercise.mutants),
+    )
+    return judge_values(lived, partial(_life, layer_class))
+
+
+def _life_case(name: str, n: int, h: int, w: int, c: int, seed: int) -> Case:
+    first, later, last = (_batch("", (n + k, h, w, c), seed + k).args[0] for k in range(3))
+    s = np.random.default_rng(seed).uniform(0.3, 2.5, c) * np.where(np.arange(c) % 2, -1.0, 1.0)
+    return Case(name, (first, s, np.linspace(-2.0, 3.0, c), later, last))
+
+
+class _AsItStands(SavedActNorm):
+    def __init__(self, saved=None):
+        self.s, self.b = saved or (None, None)
+        self.initialised = False
+
+    def inverse(self, y):
+        return y / self.s - self.b
+
+    def save(self):
+        return self.s, self.b
+
+
+class _OtherOrder(SavedActNorm):
+    def inverse(self, y):
+        return y / self.s - self.b
+
+
+class _FlagLost(_AsItStands):
+    inverse = SavedActNorm.inverse
+
+
+class _BatchNorm(SavedActNorm):
+    def forward(self, x):
+        self.initialised = False
+        return super().forward(x)
+
+
+class _NeverInitialises(SavedActNorm):
+    def __init__(self, saved=None):
+        self.s, self.b, self.initialised = saved or (1.0, 0.0, True)
+
+    def forward(self, x):
+        n, h, w, c = x.shape
+        s = self.s * np.ones(c)
+        return s * x + self.b, np.full(n, h * w * np.log(np.abs(s)).sum())
+
+
+class _NoPixels(SavedActNorm):
+    def forward(self, x):
+        y, logdet = super().forward(x)
+        return y, logdet / (x.shape[1] * x.shape[2])
+
+
+class _SavesSpread(SavedActNorm):
+    def save(self):
+        return np.abs(self.s), self.b, self.initialised
+
+
+register(Exercise(
+    id="actnorm.broken",
+    notebook=NOTEBOOK,
+    title="Broken layer: saved, loaded, and not the same",
+    minutes=8,
+    difficulty=3,
+    stub='''
+class SavedActNorm:
+    def __init__(self, saved=None):  # saved: what save() returned
+        self.s, self.b = saved or (None, None)
+        self.initialised = False
+
+    def forward(self, x):
+        if not self.initialised:
+            self.s = 1 / x.std(axis=(0, 1, 2))
+            self.b = -self.s * x.mean(axis=(0, 1, 2))
+            self.initialised = True
+        n, h, w, _ = x.shape
+        return self.s * x + self.b, np.full(n, h * w * np.log(np.abs(self.s)).sum())
+
+    def inverse(self, y):
+        return y / self.s - self.b
+
+    def save(self):
+        return self.s, self.b
+''',
+    stub_deserves="Two faults",
+    solution=SavedActNorm,
+    truth=_life_by_reference,
+    judge=_judge_life,
+    returns=("y of the first batch", "its logdet", "y before saving", "its logdet",
+             "y after loading", "its logdet", "y of a batch after that", "its logdet",
+             "the inverse"),
+    cases=(
+        _life_case("images 3 × 5 with 2 channels", 3, 3, 5, 2, 21),
+        _life_case("images 4 × 2 with 3 channels", 2, 4, 2, 3, 31),
+    ),
+    hints=(
+        "Follow `initialised` through a life: a new layer, first batch, save, load, next batch. "
+        "What is it when the loaded layer meets its first batch, and what happens then?",
+        "Let `save` return three things and `__init__` take them. Then compare `inverse` with the "
+        "last line of `forward`: which came last there, the scale or the shift?",
+    ),
+    explanation="The flag is part of the layer's state, like s and b: save it, load it. And the "
+                "inverse undoes the shift first, because forward applied it last.",
+    mutants=(
+        Mutant("as it stands", _AsItStands,
+               "Two faults. The loaded layer does not know that it was initialised and takes new "
+               "s and b from the next batch; and inverse undoes s·(x + b), which is not what "
+               "forward does. Mend both."),
+        Mutant("flag mended only", _OtherOrder,
+               "One fault is mended, one is left: inverse computes y/s − b, but forward scales "
+               "first and shifts last, so the shift is undone first."),
+        Mutant("inverse mended only", _FlagLost,
+               "One fault is mended, one is left: after loading, `initialised` is False again, so "
+               "the trained s and b are overwritten from the next batch."),
+        Mutant("initialises on every batch", _BatchNorm,
+               "It takes s and b from every batch anew. That is batch normalisation: what was "
+               "trained is lost, and y of one image depends on the others in its batch."),
+        Mutant("never initialises", _NeverInitialises,
+               "Now a new layer never takes its s and b from the first batch. It should, once, if "
+               "nothing was loaded."),
+        Mutant("h·w lost", _NoPixels,
+               "The factor h·w of the log-determinant is gone; it was right before."),
+        Mutant("signs lost", _SavesSpread,
+               "It saves |s|. The sign of s is part of the layer: it says which channels are "
+               "turned over."),
+        Mutant("save returns nothing", type("Forgets", (SavedActNorm,), {
+            "save": lambda self: None}), deserves="after loading, `initialised` is False again"),
     ),
 ))
