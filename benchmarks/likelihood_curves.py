@@ -1,0 +1,180 @@
+"""Figure 3 of the paper in small: likelihood curves on drawn faces, one short run after the other.
+
+    python benchmarks/likelihood_curves.py             every run that has no result yet
+    python benchmarks/likelihood_curves.py --list      their names, and which are done
+
+Faces of 16 × 16 pixels in 5 bits; every run sees the same number of images.  Each is one file in
+results/likelihood_curves, so the command can be stopped and started again at any time.  Seeds are
+the outer loop: whenever one stops, every model has about as many runs as any other.
+
+bits/dim is that of the weights themselves (no moving average), on faces nobody trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+from glowlite.checkpoint import write_json
+from glowlite.data import epoch_order, load
+from glowlite.evaluate import baseline, evaluate, seeded, to_tensor
+from glowlite.models import build
+from glowlite.schedule import lr_factor, make_optimizer
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "results" / "likelihood_curves"
+COMMAND = "python benchmarks/likelihood_curves.py"
+
+TRAIN = {
+    "batch": 32, "images": 25_600, "optimizer": "adam", "lr": 2e-3, "schedule": "cosine",
+    "warmup": 1_600, "clip": 1.0, "init_images": 256, "looks": 10,
+    "looked_at": 256, "looked_at_last": 2_000,
+}  # fmt: skip
+_GLOW = {"model": "glow", "levels": 2, "depth": 4, "width": 24, "n_bits": 5}
+
+# name -> (model, seeds).  The first six are the figure; then the ancestors at about as many
+# parameters; then levels L at equal L·K = 8, and more or fewer steps K.
+RUNS: dict[str, tuple[dict[str, Any], int]] = {
+    **{
+        f"glow-{coupling}-{permutation}": (
+            {**_GLOW, "coupling": coupling, "permutation": permutation}, 3,
+        )
+        for coupling in ("affine", "additive")
+        for permutation in ("reverse", "shuffle", "lu")
+    },
+    "realnvp": ({"model": "realnvp", "levels": 2, "width": 13, "blocks": 1, "n_bits": 5}, 3),
+    "nice": ({"model": "nice", "couplings": 4, "width": 16, "hidden": 2, "n_bits": 5}, 3),
+    "glow-L1-K8": ({**_GLOW, "levels": 1, "depth": 8}, 2),
+    "glow-L4-K2": ({**_GLOW, "levels": 4, "depth": 2}, 2),
+    "glow-L2-K2": ({**_GLOW, "depth": 2}, 2),
+    "glow-L2-K8": ({**_GLOW, "depth": 8}, 1),
+}  # fmt: skip
+
+
+def jobs() -> list[tuple[str, int]]:
+    """(name, seed) of every run, in the order in which they are made."""
+    most = max(seeds for _, seeds in RUNS.values())
+    return [(name, seed) for seed in range(most) for name in RUNS if seed < RUNS[name][1]]
+
+
+def path(name: str, seed: int) -> Path:
+    """Where that run's result is kept."""
+    return OUT / f"{name}-seed{seed}.json"
+
+
+def train(model: dict[str, Any], seed: int) -> dict[str, Any]:
+    """One run: the plain loop of glowlite/train.py, without what makes it resumable."""
+    data, held_out = load("faces", "train", size=16).images, load("faces", "test", size=16).images
+    net = build({**model, "shape": [3, 16, 16], "seed": seed})
+    batch, total = TRAIN["batch"], TRAIN["images"]
+    order = np.concatenate([epoch_order(len(data), seed, e) for e in range(-(-total // len(data)))])
+    first = to_tensor(data[np.sort(order[: TRAIN["init_images"]])])
+    net.initialize(first, generator=seeded(seed, 1))
+    parameters = list(net.parameters())
+    optimizer = make_optimizer(TRAIN["optimizer"], parameters, lr=TRAIN["lr"])
+    rows, since, spent, wall = [], [], 0.0, 0.0
+
+    def look(images: int) -> None:
+        last = images == total
+        count = TRAIN["looked_at_last" if last else "looked_at"]
+        found = evaluate(net, held_out[:count], seed=seed)
+        rows.append(
+            {
+                "images": images,
+                "train": float(np.mean(since)) if since else None,
+                "test": found.mean,
+                "standard_error": found.standard_error,
+            }
+        )
+        since.clear()
+
+    look(0)
+    for step in range(total // batch):
+        cpu, clock = time.process_time(), time.monotonic()
+        seen = (step + 1) * batch
+        images = to_tensor(data[order[seen - batch : seen]])
+        factor = lr_factor(TRAIN["schedule"], seen, (step * batch) / total, TRAIN["warmup"])
+        for group in optimizer.param_groups:
+            group["lr"] = TRAIN["lr"] * factor
+        optimizer.zero_grad(set_to_none=True)
+        loss, parts = net.loss(images, generator=seeded(seed, 2, step))
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, TRAIN["clip"])
+        if not torch.isfinite(norm):
+            raise SystemExit(f"step {step}: the gradient's norm is {float(norm)}")
+        optimizer.step()
+        since.extend(parts["bits_per_dim"].tolist())
+        spent += time.process_time() - cpu
+        wall += time.monotonic() - clock
+        if seen % (total // TRAIN["looks"]) == 0:
+            look(seen)
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "baseline": baseline(data, held_out, model["n_bits"]),
+        "curve": rows,
+        "training_seconds": {"cpu": round(spent, 1), "wall": round(wall, 1)},
+    }
+
+
+def surroundings() -> dict[str, Any]:
+    """What else a reader needs to judge or repeat a number."""
+
+    def git(*words: str) -> str:
+        asked = ["git", "-C", str(ROOT), *words]
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [row for row in info.read_text().splitlines() if row.startswith("model name")]
+        cpu = names[0].partition(":")[2].strip() if names else cpu
+    return {
+        "command": COMMAND,
+        "commit": git("rev-parse", "HEAD") or None,
+        # Files the result depends on; the classroom or the documents do not change a curve.
+        "uncommitted": bool(git("status", "--porcelain", "--", "glowlite", "benchmarks")),
+        "device": {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "note": "other processes ran on the machine: compare seconds with caution",
+        "software": {
+            "python": platform.python_version(), "torch": torch.__version__,
+            "numpy": np.__version__,
+        },
+    }  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--list", action="store_true", help="say what is done, and stop")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name, seed in jobs():
+        file = path(name, seed)
+        if arguments.list:
+            print(f"{file.name:<36} {'done' if file.exists() else 'to do'}")
+        elif not file.exists():
+            model = RUNS[name][0]
+            about = {"name": name, "seed": seed, **surroundings()}
+            about |= {"data": "faces 16 × 16", "model": model, "train": TRAIN}
+            result = train(model, seed)
+            write_json(file, {**about, **result})
+            last = result["curve"][-1]
+            print(f"{name} seed {seed}: {last['test']:.3f} ± {last['standard_error']:.3f} "
+                  f"({result['parameters']:,} parameters, "
+                  f"{result['training_seconds']['cpu']:.0f} s of CPU)", flush=True)  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
