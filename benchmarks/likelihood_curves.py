@@ -37,8 +37,8 @@ OUT = ROOT / "results" / "likelihood_curves"
 COMMAND = "python benchmarks/likelihood_curves.py"
 
 TRAIN = {
-    "batch": 32, "images": 25_600, "optimizer": "adam", "lr": 2e-3, "schedule": "cosine",
-    "warmup": 1_600, "clip": 1.0, "init_images": 256, "looks": 10,
+    "batch": 32, "images": 19_200, "optimizer": "adam", "lr": 2e-3, "schedule": "cosine",
+    "warmup": 1_280, "clip": 1.0, "init_images": 256, "looks": 10,
     "looked_at": 256, "looked_at_last": 2_000,
 }  # fmt: skip
 _GLOW = {"model": "glow", "levels": 2, "depth": 4, "width": 24, "n_bits": 5}
