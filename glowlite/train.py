@@ -85,7 +85,7 @@ class Batches:
     def take(self, rows: list[int]) -> tuple[Tensor, Tensor | None]:
         """Images and labels by number, on this process's device."""
         if self.on_device is not None:
-            images = self.on_device[torch.tensor(rows, device=self.world.device)]
+            images = self.on_device[torch.tensor(rows, device=self.world.device).long()]
         else:
             images = to_tensor(self.images[rows], self.world.device)
         labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
@@ -311,13 +311,11 @@ def train(
     Returns None when Ctrl-C (or SIGTERM) stopped it: the state is saved.  Raises TrainingStopped
     when a loss or gradient is not finite: the last saved state is left as it is.
     """
-    config, model, device = run.config, run.model, world.device
+    config, model = run.config, run.model
     batches = Batches(train_set, config, world)
     n = len(train_set)
     run.progress(n)  # a config without an end is told now
     decay = config.ema or 1 - 1 / steps_an_epoch(config, n)
-    dtype = next(model.parameters()).dtype
-    parameters = list(model.parameters())
     loss_of = prepare(model, config, batches, say if world.first else _silent)
     began = time.monotonic() - run.seconds
     saved = logged = time.monotonic()
@@ -342,23 +340,12 @@ def train(
                 break
 
             # One step.
-            images, labels = batches(run.step)
-            shape = (config.batch, *images.shape[1:])
-            noise = torch.rand(shape, generator=_generator(run, _NOISE), dtype=dtype, device=device)
             rate = config.lr * lr_factor(
                 config.schedule, run.images + config.batch, progress, config.warmup
             )
             for group in run.optimizer.param_groups:
                 group["lr"] = rate
-            run.optimizer.zero_grad(set_to_none=True)
-            bits = torch.zeros((), dtype=torch.float64, device=device)
-            if len(images):  # a process may have no row of a small batch
-                noise = noise[world.share(config.batch)]
-                loss, parts = loss_of(images, _classes(model, labels), noise=noise)
-                (loss * (len(images) / config.batch)).backward()
-                bits = parts["bits_per_dim"].sum() / config.batch
-            (bits,) = world.sum_gradients(parameters, bits)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
+            bits, norm = backward(run, batches, world, loss_of)
             if not bool(torch.isfinite(norm) & torch.isfinite(bits)):
                 raise TrainingStopped(_not_finite(run, float(bits), float(norm), rate))
             run.optimizer.step()
@@ -379,10 +366,37 @@ def train(
         if not world.first:
             return None
         bar.finish()
+        run.save()
         result = Evaluation(**look(run, test_set, log, len(test_set), config.draws, raw=True).test)
         run.save()
         save_curve(run.folder)
         return result
+
+
+def backward(
+    run: Run, batches: Batches, world: World, loss_of: Callable[..., Any] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the mean loss of batch `run.step`, over all processes, clipped.
+
+    Returns the batch's mean bits/dim and the norm of the gradient before clipping.
+    """
+    config, model = run.config, run.model
+    parameters = list(model.parameters())
+    images, labels = batches(run.step)
+    # Noise for the whole batch, the same everywhere; each process uses its rows of it.
+    shape = (config.batch, *images.shape[1:])
+    noise = torch.rand(
+        shape, generator=_generator(run, _NOISE), dtype=parameters[0].dtype, device=world.device
+    )
+    noise = noise[world.share(config.batch)]
+    run.optimizer.zero_grad(set_to_none=True)
+    bits = torch.zeros((), dtype=torch.float64, device=world.device)
+    if len(images):  # a process may have no row of a small batch
+        loss, parts = (loss_of or model.loss)(images, _classes(model, labels), noise=noise)
+        (loss * (len(images) / config.batch)).backward()
+        bits = parts["bits_per_dim"].sum() / config.batch
+    (bits,) = world.sum_gradients(parameters, bits)
+    return bits, torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
 
 
 def prepare(

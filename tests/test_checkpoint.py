@@ -60,9 +60,7 @@ def test_a_loaded_model_is_the_saved_one(tmp_path, description):
     path = save_model(tmp_path / "m.safetensors", model, {})
     loaded = glowlite.load(path)
     noise = torch.rand(images.shape, generator=generator)
-    ours, theirs = (
-        m.bits_per_dim(images, classes, noise=noise).detach() for m in (model, loaded)
-    )
+    ours, theirs = (m.bits_per_dim(images, classes, noise=noise).detach() for m in (model, loaded))
     assert torch.equal(ours, theirs)
     assert loaded.initialized, "a loaded model must not initialise actnorm again"
     z = torch.randn(3, model.dims, generator=generator)
@@ -108,7 +106,9 @@ def test_altered_numbers_are_called_so(file):
         glowlite.load(file)
 
 
-@pytest.mark.parametrize("change", [{"width": 5}, {"depth": 3}, {"depth": 1}, {"coupling": "additive"}])
+@pytest.mark.parametrize(
+    "change", [{"width": 5}, {"depth": 3}, {"depth": 1}, {"coupling": "additive"}]
+)
 def test_another_architecture_is_refused(tmp_path, change):
     state = trained().state_dict()
     path = save_tensors(tmp_path / "m.safetensors", state, {"model": {**TINY, **change}})

@@ -143,9 +143,7 @@ def forget_seed(run):
     run.config = config(seed=3)
 
 
-@pytest.mark.parametrize(
-    "forget", [forget_optimizer, forget_average, forget_position, forget_seed]
-)
+@pytest.mark.parametrize("forget", [forget_optimizer, forget_average, forget_position, forget_seed])
 def test_the_test_above_would_notice(straight, tmp_path, monkeypatch, forget):
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
