@@ -369,7 +369,6 @@ def train(
         run.save()
         result = Evaluation(**look(run, test_set, log, len(test_set), config.draws, raw=True).test)
         run.save()
-        save_curve(run.folder)
         return result
 
 

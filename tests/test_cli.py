@@ -1,0 +1,368 @@
+"""The command line: writes where it says, refuses to overwrite, fails in a line or two."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import glowlite
+from glowlite import checkpoint
+from glowlite.cli import _VERBS, main
+from glowlite.data import drawn
+from glowlite.train import Batches
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_faces(tmp_path_factory):
+    """A cache of its own with few faces in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GLOWLITE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(drawn, "COUNTS", {"train": 240, "test": 60})
+        yield
+
+
+TRAIN = ["train", "faces", "--size", "16", "--preset", "tiny", "--epochs", "1", "--device", "cpu"]
+TRAIN += ["--evals", "1", "--draws", "1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    assert main([*TRAIN, "--out", str(folder)]) == 0
+    return folder
+
+
+def fails(capsys, *arguments, code=1):
+    """Run a command that must fail -> what it says: one or two lines, no traceback."""
+    capsys.readouterr()
+    assert main([str(a) for a in arguments]) == code
+    said = capsys.readouterr().err
+    message = said[said.index("glowlite:") :].strip()
+    assert len(message.splitlines()) <= 2 and "Traceback" not in said
+    return message
+
+
+def size(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_help_shows_an_example(capsys, verb):
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and f"  glowlite {verb} " in said
+
+
+def test_help_needs_no_torch():
+    code = "import sys, glowlite.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_training_says_what_it_did_and_what_is_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*TRAIN[:-4], "--evals", "1", "--draws", "2", "--seed", "3"]) == 0
+    said = capsys.readouterr()
+    assert "240 training, 60 test images" in said.out
+    assert "every pixel by itself" in said.out and "glowlite sample runs/faces-1" in said.out
+    assert "images/s" in said.err or "left" in said.err
+    config = json.loads((tmp_path / "runs/faces-1/config.json").read_text())
+    assert config["train"]["seed"] == 3 and config["model"]["seed"] == 3
+    assert config["made"]["command"] and config["model"]["shape"] == [3, 16, 16]
+    assert main([*TRAIN, "--lr", "0.002"]) == 0
+    assert (tmp_path / "runs/faces-2").is_dir()
+
+
+def test_options_reach_the_model_and_the_run(tmp_path):
+    more = ["--coupling", "additive", "--permutation", "shuffle", "--width", "5", "--n-bits", "3"]
+    more += ["--optimizer", "adamax", "--schedule", "constant", "--flip", "--clip", "0"]
+    assert main([*TRAIN, *more, "--out", str(tmp_path / "a")]) == 0
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["model"]["permutation"] == "shuffle" and config["model"]["n_bits"] == 3
+    assert config["train"]["optimizer"] == "adamax" and config["train"]["flip"] is True
+    assert glowlite.load(tmp_path / "a").config.width == 5
+
+
+@pytest.mark.parametrize("model", ["realnvp", "nice"])
+def test_the_ancestors_train_too(tmp_path, model):
+    more = ["--width", "6"] + (["--blocks", "1"] if model == "realnvp" else ["--hidden", "1"])
+    assert main([*TRAIN, "--model", model, *more, "--out", str(tmp_path / "a")]) == 0
+    assert main(["sample", str(tmp_path / "a"), "-n", "4"]) == 0
+
+
+def test_nothing_is_overwritten_unless_told(run, tmp_path, capsys):
+    assert "--force" in fails(capsys, *TRAIN, "--out", run)
+    assert "--force" in fails(capsys, "sample", run, "--out", run / "curve.png")
+    out = tmp_path / "s.png"
+    assert main(["sample", str(run), "-n", "4", "--out", str(out)]) == 0
+    before = out.read_bytes()
+    assert "--force" in fails(capsys, "sample", run, "-n", "2", "--out", out)
+    assert out.read_bytes() == before
+    assert main(["sample", str(run), "-n", "2", "--out", str(out), "--force"]) == 0
+    assert out.read_bytes() != before
+    assert "no such folder" in fails(capsys, "sample", run, "--out", tmp_path / "no" / "s.png")
+
+
+def test_samples(run, tmp_path, capsys):
+    out = tmp_path / "s.png"
+    command = ["sample", str(run), "-n", "3", "--temperature", "0", "0.7", "--out", str(out)]
+    assert main(command) == 0
+    assert size(out) == (3 * 66 - 2, 2 * 66 - 2)
+    pixels = np.asarray(Image.open(out))
+    assert np.array_equal(pixels[:64, :64], pixels[:64, 66:130]), "temperature 0: one image"
+    assert not np.array_equal(pixels[66:, :64], pixels[66:, 66:130])
+    assert "rows: temperature 0, 0.7" in capsys.readouterr().out
+    first = out.read_bytes()
+    assert main([*command, "--force"]) == 0 and out.read_bytes() == first, "seeded"
+
+
+def test_pictures_of_latents(run, tmp_path, capsys):
+    for verb, more, shape in [
+        ("reconstruct", ["-n", "3"], (3, 2)),
+        ("interpolate", ["-n", "2", "--steps", "5"], (5, 2)),
+        ("edit", ["smiling", "-n", "2", "--strengths", "-1", "0", "1", "--learn", "90"], (3, 2)),
+    ]:
+        out = tmp_path / f"{verb}.png"
+        assert main([verb, str(run), *more, "--out", str(out)]) == 0
+        columns, rows = shape
+        assert size(out) == (columns * 66 - 2, rows * 66 - 2)
+        assert f"wrote {out}" in capsys.readouterr().out
+    pixels = np.asarray(Image.open(tmp_path / "reconstruct.png"))
+    assert np.array_equal(pixels[:64], pixels[66:]), "pixel for pixel"
+
+
+def test_own_pictures(run, tmp_path, capsys):
+    for name, mode, shape in [("a.png", "RGBA", (30, 20)), ("b.png", "L", (9, 40))]:
+        Image.new(mode, shape, 90).save(tmp_path / name)
+    files = [str(tmp_path / n) for n in ("a.png", "b.png")]
+    out = str(tmp_path / "i.png")
+    assert main(["interpolate", str(run), "--images", *files, "--steps", "4", "--out", out]) == 0
+    assert size(out) == (4 * 66 - 2, 64)
+    assert "two files" in fails(capsys, "interpolate", run, "--images", files[0])
+    (tmp_path / "c.png").write_text("no picture")
+    assert "c.png is not a picture" in fails(
+        capsys, "reconstruct", run, "--images", tmp_path / "c.png"
+    )
+    assert "none.png" in fails(capsys, "reconstruct", run, "--images", tmp_path / "none.png")
+
+
+def test_evaluation_writes_what_it_says(run, tmp_path, capsys):
+    out = tmp_path / "e.json"
+    assert main(["eval", str(run), "--draws", "2", "--limit", "25", "--out", str(out)]) == 0
+    value = json.loads(out.read_text())
+    assert value["images"] == 25 and value["draws"] == 2 and value["weights"] == "ema"
+    assert f"{value['mean']:.4f} ± {value['standard_error']:.4f}" in capsys.readouterr().out
+
+
+def test_one_file_is_enough(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(run / "ema.safetensors", tmp_path / "model.safetensors")
+    for command in (["sample"], ["info"], ["eval", "--limit", "8"], ["verify"]):
+        assert main([command[0], "model.safetensors", *command[1:]]) == 0
+    assert "sample-1.png" in {p.name for p in tmp_path.iterdir()}
+
+
+def test_verify_is_green_and_can_be_red(run, capsys, monkeypatch):
+    assert main(["verify", str(run), "--full"]) == 0
+    said = capsys.readouterr().out
+    assert "all 17 agree" in said and "the whole map, 16×16" in said and "seconds" in said
+    from glowlite.actnorm import ActNorm
+
+    forward = ActNorm.forward
+
+    def forgetful(self, x):  # h·w forgotten
+        y, logdet = forward(self, x)
+        return y, logdet / (x.shape[2] * x.shape[3])
+
+    monkeypatch.setattr(ActNorm, "forward", forgetful)
+    assert main(["verify", str(run)]) == 1
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("WRONG: ") and "actnorm ActNorm" in said and "the whole map" in said
+    assert "Conv1x1" not in said
+
+
+def test_info_draws_live_shapes(run, capsys):
+    assert main(["info", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "12 × 8 × 8" in said and "24 × 4 × 4" in said and "60 images" not in said
+    assert f"{sum(p.numel() for p in glowlite.load(run).parameters()):,} parameters" in said
+    assert main(["info", "small", "--size", "16"]) == 0
+    assert "8 × Conv1x1LU" in capsys.readouterr().out
+
+
+def test_bench_prints_three_rows(run, capsys):
+    assert main(["bench", str(run), "--batch", "2", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert all(word in said for word in ("training step", "bits/dim", "sampling", "floor"))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    fetch = Batches.__call__
+    with monkeypatch.context() as patch:
+
+        def interrupted(self, number):
+            if number == 2:
+                signal.raise_signal(signal.SIGINT)
+            return fetch(self, number)
+
+        patch.setattr(Batches, "__call__", interrupted)
+        assert main([*TRAIN, "--out", str(tmp_path / "a")]) == 130
+    assert f"glowlite resume {tmp_path}/a" in capsys.readouterr().out
+    assert main(["resume", str(tmp_path / "a")]) == 0
+    assert "going on at step 3" in capsys.readouterr().out
+    assert main(["resume", str(tmp_path / "a")]) == 0
+    assert "is complete" in capsys.readouterr().out
+    assert main(["resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
+    assert checkpoint.load_tensors(tmp_path / "a/state.safetensors")[1]["step"] == 8
+
+
+def test_a_second_ctrl_c_does_not_wait(tmp_path, capsys, monkeypatch):
+    def interrupted(self, number):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Batches, "__call__", interrupted)
+    assert fails(capsys, *TRAIN, "--out", tmp_path / "a", code=130) == "glowlite: stopped"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_sizes_the_levels_cannot_halve(tmp_path, capsys):
+    message = fails(capsys, *TRAIN, "--levels", "5", "--out", tmp_path / "a")
+    assert "multiples of 2^5 = 32" in message and not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--minutes", "1"], "minutes and epochs"),
+        (["--batch", "0"], "batch is 0"),
+        (["--coupling", "magic"], "coupling is 'magic'"),
+        (["--n-bits", "9"], "n_bits is 9"),
+        (["--ycond"], "no class labels"),
+        (["--lr", "-1"], "lr is -1.0"),
+        (["--model", "nice", "--levels", "2"], "unknown options ['levels']"),
+        (["--size", "17"], "size must be one of"),
+    ],
+)
+def test_bad_options_are_named(tmp_path, capsys, more, words):
+    assert words in fails(capsys, *TRAIN, *more, "--out", tmp_path / "a")
+    assert not (tmp_path / "a").exists(), "nothing half-made is left"
+
+
+@pytest.mark.parametrize("more", [["--preset", "huge"], ["--optimizer", "sgd"], ["--lr", "fast"]])
+def test_usage_errors_exit_with_two(capsys, more):
+    with pytest.raises(SystemExit) as stop:
+        main([*TRAIN, *more])
+    assert stop.value.code == 2 and more[1] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("cats", "unknown data set 'cats'"),
+        ("folder:{0}/empty", "empty"),
+        ("folder:{0}/none", "none"),
+        ("npy:{0}/none.npy", "none.npy"),
+        ("cifar10", "cifar"),
+    ],
+)
+def test_missing_data_are_named(tmp_path, capsys, data, words):
+    (tmp_path / "empty").mkdir()
+    arguments = ["train", data.format(tmp_path), "--epochs", "1", "--size", "32"]
+    arguments += ["--data-dir", tmp_path / "empty"]
+    assert words in fails(capsys, *arguments, "--out", tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda p: p.write_bytes(p.read_bytes()[:-100]), "not a whole safetensors file"),
+        (lambda p: p.write_bytes(b"hello"), "not a whole safetensors file"),
+        (lambda p: p.write_bytes(p.read_bytes()[:-1] + b"\x99"), "was altered"),
+        (lambda p: p.unlink(), "holds no checkpoint"),
+        (lambda p: torch.save({"x": torch.zeros(2)}, p), "not a whole safetensors file"),
+    ],
+    ids=["truncated", "text", "altered", "missing", "pickle"],
+)
+@pytest.mark.parametrize("verb", ["sample", "eval", "verify", "info"])
+def test_damaged_checkpoints_are_told(run, tmp_path, capsys, damage, words, verb):
+    shutil.copytree(run, tmp_path / "a")
+    damage(tmp_path / "a" / "ema.safetensors")
+    assert words in fails(capsys, verb, tmp_path / "a")
+
+
+def test_a_damaged_state_does_not_resume(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "a")
+    state = tmp_path / "a" / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.is_file()}
+    assert "state.safetensors" in fails(capsys, "resume", tmp_path / "a", "--epochs", "2")
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.is_file()}
+    assert "not a run folder" in fails(capsys, "resume", tmp_path / "none")
+
+
+def test_a_full_disk_is_told_and_the_last_state_kept(tmp_path, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path / "a"
+    assert main([*TRAIN, "--out", str(folder)]) == 0
+    before = (folder / "state.safetensors").read_bytes()
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    message = fails(capsys, "resume", folder, "--epochs", "2")
+    assert "No space left on device" in message and "safetensors" in message
+    assert (folder / "state.safetensors").read_bytes() == before
+    assert not [p for p in folder.iterdir() if p.name.endswith(".tmp")]
+
+
+def test_a_file_in_the_way(tmp_path, capsys):
+    (tmp_path / "a").write_text("mine")
+    assert "there is a file of that name" in fails(capsys, *TRAIN, "--out", tmp_path / "a")
+    assert "Not a directory" in fails(capsys, *TRAIN, "--out", tmp_path / "a" / "b")
+    assert (tmp_path / "a").read_text() == "mine"
+
+
+def test_editing_needs_attributes_and_a_known_name(run, capsys, tmp_path):
+    assert "must be one of eyeglasses" in fails(capsys, "edit", run, "beard")
+    np.save(tmp_path / "x.npy", np.zeros((40, 16, 16, 3), np.uint8))
+    message = fails(capsys, "edit", run, "smiling", "--data", f"npy:{tmp_path}/x.npy")
+    assert message.startswith("glowlite: npy:")
+
+
+def test_images_of_another_size_are_refused(run, capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.integers(0, 256, (60, 8, 8, 1), dtype=np.uint8))
+    message = fails(capsys, "eval", run, "--data", f"npy:{tmp_path}/x.npy")
+    assert "this model needs (16, 16, 3)" in message
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(["sample", str(tmp_path / "none.safetensors"), "--debug"])
+
+
+def test_scores_of_every_attribute(run, tmp_path, capsys, monkeypatch):
+    from glowlite import grading
+
+    train_reader = grading.train_reader
+    monkeypatch.setattr(
+        grading,
+        "train_reader",
+        lambda size, bits, faces, epochs, progress: train_reader(size, bits, faces=64, epochs=1),
+    )
+    out = tmp_path / "s.png"
+    assert main(["edit", str(run), "--score", "--learn", "200", "--out", str(out)]) == 0
+    value = json.loads((tmp_path / "s.json").read_text())
+    assert np.shape(value["after"]) == (13, 13) and size(out)[0] > 500
+    assert "unwanted" in capsys.readouterr().out
