@@ -106,6 +106,12 @@ def actnorm_logdet(x, s):
                "The sign is turned over: this is the log-determinant of the inverse."),
         Mutant("counts c too", lambda x, s: actnorm_logdet(x, s) * x.shape[3],
                "It is too large by the factor c: the sum over s already runs over the channels."),
+        Mutant("h² for h·w", lambda x, s: actnorm_logdet(x, s) * x.shape[1] / x.shape[2],
+               "It counts h·h pixels. These images are not square: there are h·w."),
+        Mutant("h only", lambda x, s: actnorm_logdet(x, s) / x.shape[2],
+               "It counts the h rows only; each row has w pixels, so h·w."),
+        Mutant("w only", lambda x, s: actnorm_logdet(x, s) / x.shape[1],
+               "It counts the w columns only; each column has h pixels, so h·w."),
         Mutant("mean", lambda x, s: np.full(
             len(x), x.shape[1] * x.shape[2] * np.log(np.abs(s)).mean()),
                "It takes the mean of log|s| over the channels; a determinant multiplies, so its "
@@ -256,9 +262,20 @@ def initial_values(x):
                                    -x.mean(axis=(0, 1, 2)) / x.std(axis=(0, 1, 2), ddof=1)),
                "It divides by n − 1 (ddof=1), which estimates the variance of a larger population. "
                "Asked for is variance 1 on this batch: divide by n, NumPy's default."),
-        Mutant("an eps", lambda x: (1 / (x.std(axis=(0, 1, 2)) + 1e-3),
-                                    -x.mean(axis=(0, 1, 2)) / (x.std(axis=(0, 1, 2)) + 1e-3)),
-               deserves="should be"),
+        Mutant("the spread and the mean", lambda x: (x.std(axis=(0, 1, 2)), x.mean(axis=(0, 1, 2))),
+               "Those are σ and μ themselves. s and b must undo them: scale by s, then add b."),
+        Mutant("b is the mean", lambda x: (_per(x, (0, 1, 2))[0], x.mean(axis=(0, 1, 2))),
+               "s is right; b is μ, which adds the mean once more. It must cancel s·μ."),
+        Mutant("b is the spread's", lambda x: (x.std(axis=(0, 1, 2)), _per(x, (0, 1, 2))[1]),
+               "b is right; s is σ, which makes wide channels wider. Divide by the spread."),
+        Mutant("b before s", lambda x: _per(x, (0, 1, 2))[::-1],
+               "Both are there, in the wrong order: s first, then b."),
+        *(Mutant(f"eps of {eps}", lambda x, eps=eps: (
+            1 / (x.std(axis=(0, 1, 2)) + eps),
+            -x.mean(axis=(0, 1, 2)) / (x.std(axis=(0, 1, 2)) + eps)),
+               f"It adds ε = {eps} to σ, so that the variance is not quite 1. A channel with σ = 0 "
+               "does need care, but ε in all channels is not what the slide asks for.")
+          for eps in (1e-3, 1e-5, 1e-6, 1e-8)),
         Mutant("y itself", lambda x: (x - x.mean(axis=(0, 1, 2))) / x.std(axis=(0, 1, 2)),
                deserves="a tuple (s, b)"),
         Mutant("keepdims", lambda x: (1 / x.std(axis=(0, 1, 2), keepdims=True),
@@ -340,6 +357,11 @@ class _AsItStands(SavedActNorm):
 class _OtherOrder(SavedActNorm):
     def inverse(self, y):
         return y / self.s - self.b
+
+
+class _Multiplies(SavedActNorm):
+    def inverse(self, y):
+        return (y - self.b) * self.s
 
 
 class _FlagLost(_AsItStands):
@@ -432,6 +454,9 @@ class SavedActNorm:
         Mutant("initialises on every batch", _BatchNorm,
                "It takes s and b from every batch anew. That is batch normalisation: what was "
                "trained is lost, and y of one image depends on the others in its batch."),
+        Mutant("inverse multiplies", _Multiplies,
+               "The flag is mended, and the shift is undone first, as it should; but then inverse "
+               "multiplies by s where it should divide."),
         Mutant("never initialises", _NeverInitialises,
                "Now a new layer never takes its s and b from the first batch. It should, once, if "
                "nothing was loaded."),

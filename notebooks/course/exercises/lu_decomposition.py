@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg import lu
+from scipy.linalg import lu, solve_triangular
 
 from course.attempt import attempt
 from course.exercise import Case, Exercise, Mutant, register
-from course.judge import RIGHT, Verdict, judge_layer, judge_values
+from course.judge import Verdict, judge_layer, judge_values
 from reference import Conv1x1LU, jacobian
 
 NOTEBOOK = "06_lu_decomposition"
@@ -89,6 +89,14 @@ def build_matrix(p, l, u, s):
                "It multiplies in the other order, (U + diag s) L. Matrices do not commute."),
         Mutant("one more 1", lambda p, l, u, s: ((l + np.eye(len(s))) @ (u + np.diag(s)))[p],
                "L has ones on its diagonal already; it adds them a second time."),
+        Mutant("p as a matrix", lambda p, l, u, s: p @ l @ (u + np.diag(s)),
+               "`p @ …` multiplies by the row of numbers p. p is a list of places, not a matrix: "
+               "reorder rows with `[p]`."),
+        Mutant("s outside", lambda p, l, u, s: (l @ u + np.diag(s))[p],
+               "It computes L U + diag(s): the brackets around U + diag(s) are missing."),
+        Mutant("P in the middle", lambda p, l, u, s: l @ (u + np.diag(s))[p],
+               "`[p]` reorders U + diag(s) here, before L is applied: that is L P (U + diag s). "
+               "Brackets around the whole product put P in front."),
         Mutant("entry by entry", lambda p, l, u, s: (l * (u + np.diag(s)))[p],
                "`*` multiplies entry by entry; the product of matrices is `@`."),
     ),
@@ -99,8 +107,6 @@ def build_matrix(p, l, u, s):
 
 
 def factorise(W):
-    from scipy.linalg import lu
-
     p, l, u = lu(W, p_indices=True)
     s = np.diag(u)
     return p, l, u - np.diag(s), s
@@ -139,6 +145,7 @@ def factorise(W):
     ...
 ''',
     solution=factorise,
+    imports="import numpy as np\nfrom scipy.linalg import lu",
     truth=_truth_of_factors,
     returns=("p", "l", "u", "s"),
     cases=(
@@ -184,6 +191,57 @@ def factorise(W):
 ))
 
 
+# --- which routines does an answer call? ----------------------------------------------------------
+
+_DETERMINANTS = ((np.linalg, "det"), (np.linalg, "slogdet"), (scipy.linalg, "det"))
+_INVERSES = ((np.linalg, "inv"), (np.linalg, "pinv"), (scipy.linalg, "inv"),
+             (scipy.linalg, "pinv"))
+_SOLVERS = ((np.linalg, "solve"), (np.linalg, "lstsq"), (scipy.linalg, "lstsq"),
+            (scipy.linalg, "lu_factor"), (scipy.linalg, "lu"))
+
+
+@contextmanager
+def _watched(routines, fn):
+    """Yield a list that collects which routines `fn` calls meanwhile, under whatever name."""
+    called, undo = [], []
+
+    def watch(module, name, original):
+        def wrapper(*args, **kwargs):
+            called.append(f"{module.__name__}.{name}")
+            return original(*args, **kwargs)
+
+        setattr(module, name, wrapper)
+        undo.append(lambda: setattr(module, name, original))
+        scope = getattr(fn, "__globals__", {})
+        for alias in [key for key, value in scope.items() if value is original]:
+            scope[alias] = wrapper  # from scipy.linalg import inv
+            undo.append(lambda alias=alias: scope.__setitem__(alias, original))
+
+    try:
+        for module, name in routines:
+            watch(module, name, getattr(module, name))
+        yield called
+    finally:
+        for restore in reversed(undo):
+            restore()
+
+
+def _judge_without(*forbidden):
+    """A judge: right values, reached without the routines in `forbidden`, pairs (which, says)."""
+    def judge(exercise: Exercise, fn) -> Verdict:
+        verdict = judge_values(exercise, fn)
+        if verdict.status != "right":
+            return verdict
+        for routines, says in forbidden:
+            with _watched(routines, fn) as called:
+                attempt(fn, exercise.cases[0].args)
+            if called:
+                return replace(verdict, status="wrong", message=says.format(f"`{called[0]}`"))
+        return verdict
+
+    return judge
+
+
 # --- the log-determinant --------------------------------------------------------------------------
 
 
@@ -214,6 +272,9 @@ def lu_logdet(x, p, l, u, s):
 ''',
     solution=lu_logdet,
     truth=_measured,
+    judge=_judge_without((_DETERMINANTS, (
+        "It computes a determinant, {}. The number is right, and cost about c³/3 multiplications. "
+        "The factors give it away for nothing: which of p, l, u and s are needed?"))),
     returns=("the log-determinant",),
     cases=(
         Case("two images 5 × 7 with 4 channels", (_images((2, 5, 7, 4), 1), *_factors(4, 21))),
@@ -254,6 +315,13 @@ def lu_logdet(x, p, l, u, s):
                "Entries of U are in the sum. Off the diagonal they do not change the determinant."),
         Mutant("one number", lambda x, p, l, u, s: lu_logdet(x, p, l, u, s)[0],
                deserves="should have shape"),
+        Mutant("slogdet", lambda x, p, l, u, s: np.full(len(x), x.shape[1] * x.shape[2]
+               * np.linalg.slogdet(build_matrix(p, l, u, s))[1]),
+               deserves="It computes a determinant, `numpy.linalg.slogdet`"),
+        Mutant("h only", lambda x, p, l, u, s: lu_logdet(x[:, :, :1], p, l, u, s),
+               "It counts the h rows only; each row has w pixels, so h·w."),
+        Mutant("w only", lambda x, p, l, u, s: lu_logdet(x[:, :1], p, l, u, s),
+               "It counts the w columns only; each column has h pixels, so h·w."),
         Mutant("no log", lambda x, p, l, u, s: np.full(
             len(x), x.shape[1] * x.shape[2] * np.abs(s).sum()),
                "The log is missing: sum(log|s|), not sum(|s|)."),
@@ -265,59 +333,13 @@ def lu_logdet(x, p, l, u, s):
 
 
 def lu_inverse(y, p, l, u, s):
-    from scipy.linalg import solve_triangular
-
     columns = y.reshape(-1, len(s)).T[np.argsort(p)]
     columns = solve_triangular(l, columns, lower=True)
     columns = solve_triangular(u + np.diag(s), columns)
     return columns.T.reshape(y.shape)
 
 
-_GENERAL = ((np.linalg, "inv"), (np.linalg, "pinv"), (np.linalg, "solve"), (np.linalg, "lstsq"),
-            (scipy.linalg, "inv"), (scipy.linalg, "pinv"), (scipy.linalg, "lstsq"),
-            (scipy.linalg, "lu_factor"), (scipy.linalg, "lu"))
-_SAYS = {
-    "inv": "It inverts a matrix with {}. The numbers are right here, in float64; in float32 an "
-           "inverse matrix loses digits that two solves keep, and it costs about c³ "
-           "multiplications.",
-    "solve": "It calls {}, which knows nothing of triangles: it factorises again what you have "
-             "been given factorised, c³/3 multiplications each time.",
-}
-
-
-@contextmanager
-def _watched():
-    """Yield a list that collects which general routines are called meanwhile."""
-    called, originals = [], [getattr(module, name) for module, name in _GENERAL]
-
-    def watch(module, name, original):
-        def wrapper(*args, **kwargs):
-            called.append(f"{module.__name__}.{name}")
-            return original(*args, **kwargs)
-        setattr(module, name, wrapper)
-
-    try:
-        for (module, name), original in zip(_GENERAL, originals, strict=True):
-            watch(module, name, original)
-        yield called
-    finally:
-        for (module, name), original in zip(_GENERAL, originals, strict=True):
-            setattr(module, name, original)
-
-
-def _judge_inverse(exercise: Exercise, fn) -> Verdict:
-    """Right values, and reached by triangular solves."""
-    verdict = judge_values(exercise, fn)
-    if verdict.status != "right":
-        return verdict
-    with _watched() as called:
-        attempt(fn, exercise.cases[0].args)
-    if not called:
-        return RIGHT
-    kind = "inv" if called[0].endswith("inv") else "solve"
-    return replace(verdict, status="wrong", message=(
-        _SAYS[kind].format(f"`{called[0]}`")
-        + " Use `solve_triangular`, once with l and once with u + diag(s)."))
+_INSTEAD = " Use `solve_triangular`, once with l and once with u + diag(s)."
 
 
 def _solved(y, p, first, second):
@@ -342,7 +364,14 @@ def lu_inverse(y, p, l, u, s):
 ''',
     solution=lu_inverse,
     truth=lambda y, p, l, u, s: Conv1x1LU(p, l, u, s).inverse(y),
-    judge=_judge_inverse,
+    judge=_judge_without(
+        (_INVERSES, (
+            "It inverts a matrix with {}. The numbers are right here, in float64; in float32 an "
+            "inverse matrix loses digits that two solves keep, and it costs about c³ "
+            "multiplications." + _INSTEAD)),
+        (_SOLVERS, (
+            "It calls {}, which knows nothing of triangles: it factorises again what you have "
+            "been given factorised, c³/3 multiplications each time." + _INSTEAD))),
     imports="import numpy as np\nfrom scipy.linalg import solve_triangular",
     returns=("x",),
     cases=(
@@ -391,6 +420,10 @@ def lu_inverse(y, p, l, u, s):
         Mutant("transpose for inverse", lambda y, p, l, u, s: y @ build_matrix(p, l, u, s),
                "It multiplies by Wᵀ. That is the inverse of a rotation, and W stays one only until "
                "the first training step."),
+        Mutant("cut the wrong way", lambda y, p, l, u, s: np.linalg.solve(
+            build_matrix(p, l, u, s), y.reshape(len(s), -1)).T.reshape(y.shape),
+               "`y.reshape(C, -1)` cuts the array so that a column is no pixel. Channels are the "
+               "last axis: `y.reshape(-1, C).T`."),
         Mutant("no transpose back", lambda y, p, l, u, s: np.linalg.solve(
             build_matrix(p, l, u, s), y.reshape(-1, len(s)).T).reshape(y.shape),
                "The solves are right; then (C, pixels) is reshaped as it is, and channels and "
@@ -482,6 +515,10 @@ def lu_layer(x, p, l, u, s):
                "wrong entries: U is what stands above the diagonal of u."),
         Mutant("L without ones", _layer(unit=False),
                "L has lost the ones on its diagonal, and with them det L = 1."),
+        Mutant("transposed W", lambda x, p, l, u, s: (
+            x @ Conv1x1LU(p, l, u, s).W, lu_layer(x, p, l, u, s)[1]),
+               "It applies Wᵀ. Pixels are rows of x, so y_ij = W x_ij is `x @ W.T`; that was right "
+               "before."),
         Mutant("signs lost", _layer(signs=False),
                "W is built with |s|. The signs of s belong to W; only the log-determinant has "
                "bars."),
