@@ -96,6 +96,11 @@ def log_prob(x, forward):
                "That is p(x); its logarithm is asked for."),
         Mutant("base 2", lambda x, f: log_prob(x, f) / np.log(2),
                "That is in bits; log-likelihoods are kept in nats until the very end."),
+        Mutant("log-det of the batch", lambda x, f: _parts(x, f)[0] + _parts(x, f)[1].sum(),
+               "It adds up the log-determinants of all examples. Each example has its own."),
+        Mutant("product of logs", lambda x, f: (
+            -0.5 * (_parts(x, f)[2]**2 + LOG_2PI)).prod(1) + _parts(x, f)[1],
+               "It multiplies the log-densities of the D numbers. Densities multiply; logs add."),
         Mutant("one number", lambda x, f: log_prob(x, f).mean(), deserves="should have shape"),
     ),
 ))
@@ -121,6 +126,11 @@ def _undo_scale(y):
 
 def _undo_sinh(y):
     return np.arcsinh(y)
+
+
+def _divided(z, temperature):
+    with np.errstate(all="ignore"):
+        return z / temperature
 
 
 def _in_order(z, inverses):
@@ -178,6 +188,14 @@ def sample(z, inverses, temperature):
         Mutant("every layer", lambda z, i, t: _in_order(
             z, [lambda y, f=f: f(t * y) for f in i[::-1]]),
                "It applies the temperature before every layer. Only the noise z is scaled, once."),
+        Mutant("divides", lambda z, i, t: sample(_divided(z, t), i, 1.0),
+               "It divides by the temperature; a low temperature means *less* noise, so multiply."),
+        Mutant("keeps no result", lambda z, i, t: t * z,
+               "It returns the scaled noise. `inverse(x)` changes nothing by itself: keep what it "
+               "returns, x = inverse(x)."),
+        Mutant("one layer", lambda z, i, t: i[-1](t * z),
+               "It undoes one layer only, or calls every inverse on the same noise. Hand each one "
+               "what the one before returned."),
         Mutant("both faults", lambda z, i, t: t * _in_order(z, i),
                "Two things: it undoes f_1 first, and it scales x rather than the noise z."),
         Mutant("changes z", lambda z, i, t: sample(z.__imul__(t), i, 1.0),
@@ -269,6 +287,15 @@ def dequantize(images, n_bits, noise):
         Mutant("no noise", lambda i, b, u: (i // 2 ** (8 - b)) / 2**b - 0.5,
                "The noise is missing: the numbers still sit on 2^n_bits points, where a density "
                "can grow without bound."),
+        Mutant("byte not shifted", lambda i, b, u: i / 2**b + u / 2**b - 0.5,
+               "It divides the byte itself by 2^n_bits, and so leaves [−½, ½). First the level: "
+               "integer division by 2^(8 − n_bits)."),
+        Mutant("level over 256", lambda i, b, u: (i // 2 ** (8 - b) + u) / 256 - 0.5,
+               "The levels are divided by 256 whatever n_bits is: 5-bit data would fill only an "
+               "eighth of [−½, ½). There are 2^n_bits levels."),
+        Mutant("rounds", lambda i, b, u: (np.round(i / 2 ** (8 - b)) + u) / 2**b - 0.5,
+               "It rounds to the nearest level, so the brightest bytes get a level too many. "
+               "Keeping the highest bits means rounding down."),
         Mutant("low bits", lambda i, b, u: ((i & (2**b - 1)) + u) / 2**b - 0.5,
                "It keeps the lowest bits, the remainder. The picture is in the highest ones: "
                "divide by 2^(8 − n_bits)."),
@@ -357,6 +384,15 @@ def cell_bits(k, mean, sd):
                "It divides by sd². Standard units are (x − mean)/sd."),
         Mutant("unit sd", lambda k, m, s: -np.log2(ndtr(k + 1 - m) - ndtr(k - m)),
                "It forgets sd: `ndtr` is the *standard* normal."),
+        Mutant("always standard", lambda k, m, s: -np.log2(ndtr(k + 1) - ndtr(k)),
+               "It ignores mean and sd: `ndtr` is the *standard* normal, so first go to standard "
+               "units, (x − mean)/sd."),
+        Mutant("difference of logs", lambda k, m, s: -np.log2(
+            ndtr((k + 1 - m) / s)) + np.log2(ndtr((k - m) / s)),
+               "It subtracts logs, which divides the two masses. Subtract the masses, then take "
+               "the log."),
+        Mutant("divides by sd", lambda k, m, s: cell_bits(k, m, s) + np.log2(s),
+               "It divides the mass by sd. A mass needs no such factor; densities do."),
         Mutant("only below", lambda k, m, s: -np.log2(ndtr((k + 1 - m) / s)),
                "That is the mass of everything below k + 1; subtract the mass below k."),
     ),
@@ -443,6 +479,9 @@ def bits_per_dim(log_p, shape, n_bits):
                "That is nats per dimension; divide by log 2 as well to get bits."),
         Mutant("nats plus bits", lambda p, s, b: -p / np.prod(s) + b,
                "It adds nats and bits: log p has to be divided by log 2 before n_bits is added."),
+        Mutant("log n_bits", lambda p, s, b: -p / (np.prod(s) * np.log(2)) + np.log2(b),
+               "It takes log n_bits. The cells are 1/2^n_bits wide, and the log of 2^n_bits is "
+               "n_bits · log 2."),
         Mutant("all images at once", lambda p, s, b: bits_per_dim(p.mean(), s, b),
                deserves="should have shape"),
     ),

@@ -297,6 +297,12 @@ def _log_normal(z, m, ls):
     return -0.5 * (((z - m) * np.exp(-ls)) ** 2 + _LOG) - ls
 
 
+def _log_normal_of_sd(z, m, sd):
+    """As scipy does it: not a number where sd is not positive."""
+    with np.errstate(invalid="ignore"):
+        return -0.5 * (((z - m) / sd) ** 2 + _LOG) - np.log(sd)
+
+
 register(Exercise(
     id="split.log_prob",
     notebook=NOTEBOOK,
@@ -340,6 +346,23 @@ def split_log_prob(x, prior):
             ((z - m) / ls) ** 2 + _LOG) - np.log(np.abs(ls))),
                "It takes the prior's second half for sd. It is log sd, which may be negative: "
                "sd = exp(log sd)."),
+        Mutant("negative sd", _wrong_split(_log_normal_of_sd),
+               "It takes the prior's second half for sd. It is log sd, which may be negative: "
+               "sd = exp(log sd)."),
+        Mutant("sd squared", _wrong_split(lambda z, m, ls: _log_normal(z, m, 2 * ls)),
+               "It uses the variance, exp(2 log sd), where the standard deviation belongs."),
+        Mutant("prior of z", lambda x, prior: (x[..., : x.shape[-1] // 2], split_log_prob(
+            np.concatenate([x[..., x.shape[-1] // 2:]] * 2, axis=-1), prior)[1]),
+               "It asks the prior about z itself. When sampling, z is not known yet: the prior may "
+               "look at h only."),
+        Mutant("every second channel", lambda x, prior: split_log_prob(
+            np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1), prior),
+               "It takes every second channel for h. The slide cuts in the middle: the first half "
+               "stays, the second leaves."),
+        Mutant("prior interleaved", lambda x, prior: split_log_prob(x, lambda h: np.concatenate(
+            [prior(h)[..., ::2], prior(h)[..., 1::2]], axis=-1)),
+               "It takes mean and log sd from alternate channels of the prior. Here the first C "
+               "channels are the mean and the last C are log sd."),
         Mutant("multiplies by sd", _wrong_split(lambda z, m, ls: -0.5 * (
             ((z - m) * np.exp(ls)) ** 2 + _LOG) - ls),
                "It multiplies by sd; ε = (z − mean)/sd divides."),
@@ -450,6 +473,10 @@ def latent_shapes(h, w, c, levels):
         Mutant("splits before squeezing", lambda h, w, c, L: np.array(
             [(h >> k, w >> k, 2 ** (k + 1) * c) for k in range(1, L + 1)]),
                "It gives what enters each split, before half of it leaves."),
+        Mutant("one level behind", lambda h, w, c, L: np.array(
+            [(h >> k, w >> k, c << k) for k in range(L)]),
+               "It starts with the image's own height and width; the first level squeezes before "
+               "anything leaves."),
         Mutant("coarsest first", lambda *a: latent_shapes(*a)[::-1],
                "The order is turned round: the finest latent leaves first."),
         Mutant("h and w exchanged", lambda *a: latent_shapes(*a)[:, [1, 0, 2]],
