@@ -191,9 +191,10 @@ def interpolate(args: Namespace) -> int:
         a, b = images[:-1], images[1:]
     else:
         a, b = images[0::2], images[1::2]
-    frames = latent.interpolate(model, a, b, args.steps, _zeros(model, len(a)))
+    frames, exploded = latent.interpolate(model, a, b, args.steps, _zeros(model, len(a)))
     _say_written(save_grid(out, frames.flatten(0, 1), columns=args.steps))
     print("each row walks from its first image to its last, linearly in all latents")
+    _count_exploded(exploded)
     return 0
 
 
@@ -221,13 +222,14 @@ def edit(args: Namespace) -> int:
     if args.score:
         return _score(model, vectors, shown, out, args)
     some = to_tensor(shown.images[: args.n], next(model.parameters()).device)
-    frames = latent.edit(model, some, vectors[0], args.strengths)
+    frames, exploded = latent.edit(model, some, vectors[0], args.strengths)
     _say_written(save_grid(out, frames.flatten(0, 1), columns=len(args.strengths)))
     print(
         f"columns: {args.attribute} at strength "
         + ", ".join(f"{s:g}" for s in args.strengths)
         + f"; the direction was learned from {count:,} labelled images"
     )
+    _count_exploded(exploded)
     return 0
 
 
@@ -419,6 +421,14 @@ def _output(args: Namespace, name: str) -> Path:
     while (folder / f"{stem}-{number}.{suffix}").exists():
         number += 1
     return folder / f"{stem}-{number}.{suffix}"
+
+
+def _count_exploded(exploded: torch.Tensor) -> None:
+    if exploded.any():
+        print(
+            f"{int(exploded.sum())} of {exploded.numel()} pictures exploded (left in): the inverse "
+            "enlarges without limit there; a smaller step or a longer training helps"
+        )
 
 
 def _say_written(path: Path) -> None:

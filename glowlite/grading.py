@@ -151,7 +151,7 @@ def score_edits(
     before, after = [], []
     for column, vector in enumerate(vectors):
         rows = np.flatnonzero(~truth[:, column])[:faces]
-        edited = edit(model, to_tensor(images[rows], device), vector, [0.0, strength])
+        edited, _ = edit(model, to_tensor(images[rows], device), vector, [0.0, strength])
         before.append((reader.read(edited[:, 0]) > 0.5).mean(0))
         after.append((reader.read(edited[:, 1]) > 0.5).mean(0))
         if progress:

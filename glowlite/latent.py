@@ -30,10 +30,23 @@ def encode(model: FlowModel, images: Tensor, classes: Tensor | None = None) -> L
     return model.encode(x, classes)[0]
 
 
+def to_pictures(model: FlowModel, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Decoded x -> uint8 (N, C, H, W), and which of them exploded, bool (N,).
+
+    Away from where it was trained, a flow's inverse can enlarge without limit.  Such a picture
+    has values that are no numbers, shown grey, or lie ten ranges away; it is kept, and counted.
+    """
+    flat = x.flatten(1)
+    exploded = ~(flat.abs().amax(1) < 10.0)  # true for NaN as well
+    return model.to_images(x.nan_to_num(nan=0.0)), exploded
+
+
 @torch.no_grad()
-def decode(model: FlowModel, latents: Latents, classes: Tensor | None = None) -> Tensor:
-    """Latents -> uint8 (N, C, H, W).  Raises ValueError if the inverse has exploded to NaN."""
-    return model.to_images(model.decode(latents, classes))
+def decode(
+    model: FlowModel, latents: Latents, classes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Latents -> uint8 (N, C, H, W), and which exploded, see `to_pictures`."""
+    return to_pictures(model, model.decode(latents, classes))
 
 
 @torch.no_grad()
@@ -49,8 +62,9 @@ def reconstruct(
 
 def interpolate(
     model: FlowModel, a: Tensor, b: Tensor, steps: int = 8, classes: Tensor | None = None
-) -> Tensor:
-    """z_t = (1 − t)·f(a) + t·f(b) in all latents, t = 0 … 1 -> uint8 (N, steps, C, H, W).
+) -> tuple[Tensor, Tensor]:
+    """z_t = (1 − t)·f(a) + t·f(b) in all latents, t = 0 … 1 -> uint8 (N, steps, C, H, W), and
+    which exploded, bool (N, steps).
 
     The ends are a and b themselves, in the model's bits.  Raises ValueError for steps < 2 or
     unequal batches.
@@ -65,7 +79,7 @@ def interpolate(
         decode(model, [p + t * (q - p) for p, q in zip(start, end, strict=True)], classes)
         for t in torch.linspace(0, 1, steps).tolist()
     ]
-    return torch.stack(frames, 1)
+    return _stack(frames)
 
 
 @torch.no_grad()
@@ -107,13 +121,23 @@ def attribute_vectors(
     return [[t[k].to(device, dtype) for t in totals] for k in range(has.shape[1])]
 
 
-def edit(model: FlowModel, images: Tensor, vector: Latents, strengths: Sequence[float]) -> Tensor:
-    """f⁻¹(f(x) + s·v) for each strength s -> uint8 (N, len(strengths), C, H, W).
+def edit(
+    model: FlowModel, images: Tensor, vector: Latents, strengths: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """f⁻¹(f(x) + s·v) for each strength s -> uint8 (N, len(strengths), C, H, W), and which
+    exploded, bool (N, len(strengths)).
 
     s = 0 gives the image back, −1 takes the attribute away, 1 adds it.
     """
     latents = encode(model, images)
-    frames = [
-        decode(model, [z + s * v for z, v in zip(latents, vector, strict=True)]) for s in strengths
-    ]
-    return torch.stack(frames, 1)
+    return _stack(
+        [
+            decode(model, [z + s * v for z, v in zip(latents, vector, strict=True)])
+            for s in strengths
+        ]
+    )
+
+
+def _stack(frames: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    pictures, exploded = zip(*frames, strict=True)
+    return torch.stack(pictures, 1), torch.stack(exploded, 1)

@@ -42,7 +42,7 @@ class TrainConfig:
     beta2: float = _option(0.999, "second-moment decay; 0: 1 − 1/(steps an epoch), the authors'")
     weight_decay: float = _option(0.0, "weight decay")
     schedule: str = _option("cosine", "learning rate after the warm-up", choices=SCHEDULES)
-    warmup: int = _option(6400, "images over which the learning rate rises")
+    warmup: int = _option(3200, "images over which the learning rate rises")
     clip: float = _option(1.0, "largest gradient norm; 0: no clipping")
     ema: float = _option(0.999, "decay of the averaged weights; 0: 1 − 1/(steps an epoch)")
     shift: float = _option(0.0, "augmentation: random shifts up to this part of the side")

@@ -30,6 +30,7 @@ from glowlite import checkpoint
 from glowlite.data import ImageSet, epoch_order
 from glowlite.evaluate import Evaluation, baseline, evaluate, seeded, to_tensor
 from glowlite.images import save_grid
+from glowlite.latent import to_pictures
 from glowlite.likelihood import FlowModel
 from glowlite.models import build, describe
 from glowlite.parallel import World
@@ -468,10 +469,7 @@ def look(
 def draw_samples(
     model: FlowModel, n: int, temperature: float, seed: int, classes: Tensor | None = None
 ) -> tuple[Tensor, int]:
-    """-> uint8 (n, C, H, W), and how many of them exploded (not finite, or far outside [−½, ½)).
-
-    Exploded samples stay in the picture: grey where there is no number at all.
-    """
+    """-> uint8 (n, C, H, W), and how many of them exploded; see `latent.to_pictures`."""
     model.eval()
     if model.n_classes and classes is None:
         classes = torch.arange(n) % model.n_classes
@@ -479,9 +477,8 @@ def draw_samples(
         classes = classes.to(next(model.parameters()).device)
     noise = seeded(seed, _SAMPLES)
     x = model.sample(n, temperature=temperature, classes=classes, generator=noise)
-    flat = x.flatten(1)
-    bad = ~flat.isfinite().all(1) | (flat.abs().amax(1) > 5.0)
-    return model.to_images(x.nan_to_num(nan=0.0)), int(bad.sum())
+    pictures, exploded = to_pictures(model, x)
+    return pictures, int(exploded.sum())
 
 
 def _classes(model: FlowModel, labels: Tensor | None) -> Tensor | None:

@@ -52,16 +52,17 @@ def test_reconstruction_is_exact(model):
 
 def test_interpolation_starts_and_ends_with_the_images(model):
     a, b = some(model, 5), some(model, 5, seed=1)
-    frames = latent.interpolate(model, a, b, steps=5)
+    frames, exploded = latent.interpolate(model, a, b, steps=5)
+    assert exploded.shape == (5, 5) and not exploded.any()
     assert frames.shape == (5, 5, *model.shape)
     assert torch.equal(frames[:, 0], in_bits(a)) and torch.equal(frames[:, -1], in_bits(b))
     # The middle is the middle at *every* level, not of the top latents alone.
     za, zb = latent.encode(model, a), latent.encode(model, b)
-    middle = latent.decode(model, [(p + q) / 2 for p, q in zip(za, zb, strict=True)])
+    middle, _ = latent.decode(model, [(p + q) / 2 for p, q in zip(za, zb, strict=True)])
     assert torch.equal(frames[:, 2], middle)
     for keep in range(2):
         z = [(p + q) / 2 if i == keep else p for i, (p, q) in enumerate(zip(za, zb, strict=True))]
-        assert not torch.equal(frames[:, 2], latent.decode(model, z))
+        assert not torch.equal(frames[:, 2], latent.decode(model, z)[0])
     with pytest.raises(ValueError, match="steps >= 2"):
         latent.interpolate(model, a, b, steps=1)
     with pytest.raises(ValueError, match="equal batches"):
@@ -93,10 +94,20 @@ def test_edits_move_along_the_vector_at_every_level(model):
     images = some(model, 6)
     z = latent.encode(model, images)
     vector = [0.3 * torch.randn(p.shape[1:], generator=seeded(1), dtype=p.dtype) for p in z]
-    frames = latent.edit(model, images, vector, [-1.0, 0.0, 0.5])
+    frames, _ = latent.edit(model, images, vector, [-1.0, 0.0, 0.5])
     assert torch.equal(frames[:, 1], in_bits(images))
-    half = latent.decode(model, [p + 0.5 * v for p, v in zip(z, vector, strict=True)])
+    half, _ = latent.decode(model, [p + 0.5 * v for p, v in zip(z, vector, strict=True)])
     assert torch.equal(frames[:, 2], half) and not torch.equal(frames[:, 0], frames[:, 2])
+
+
+def test_an_exploded_picture_is_counted_and_does_not_hide_the_others(model):
+    images = some(model, 3)
+    x = model.dequantize(images, noise=torch.full(images.shape, 0.5, dtype=torch.float64))
+    x[1, 0, 0, 0] = torch.nan
+    x[2, 0, 0, 0] = -11.0
+    pictures, exploded = latent.to_pictures(model, x)
+    assert exploded.tolist() == [False, True, True]
+    assert torch.equal(pictures[0], in_bits(images)[0]) and pictures[1, 0, 0, 0] == 128
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
