@@ -35,6 +35,7 @@ _EXPORTS = {
     "build": "models",
     "describe": "models",
     "load": "checkpoint",
+    "pretrained": "shipped",
     "to_reference": "export",
 }
 

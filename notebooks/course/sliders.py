@@ -1,0 +1,95 @@
+"""Sliders for notebook 10: a sample's temperature, an edit's strength.
+
+The notebook shows the same as still strips; the panels only let one stop in between.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import ipywidgets as widgets
+import numpy as np
+import torch
+from PIL import Image
+
+from glowlite import latent
+from glowlite.images import as_bytes, grid
+from glowlite.likelihood import FlowModel
+
+_STYLE = {"description_width": "7em"}
+_ZOOM = 4
+
+
+def png(images: torch.Tensor | np.ndarray, columns: int) -> bytes:
+    """Integer images, as `glowlite.images.grid` takes them, laid out and enlarged, as a PNG."""
+    sheet = grid(as_bytes(images).repeat(_ZOOM, axis=1).repeat(_ZOOM, axis=2), columns)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+class TemperaturePanel(widgets.VBox):
+    """Samples z ~ N(0, τ²) of fixed noise, x = f⁻¹(τ·ε); a slider moves τ.
+
+    ``panel.temperature.value = 0.5`` redraws ``panel.picture`` (a PNG).
+    """
+
+    def __init__(self, model: FlowModel, n: int = 8, seed: int = 0) -> None:
+        self.model = model
+        noise = torch.Generator().manual_seed(seed)
+        like = next(model.parameters())
+        self._noise = torch.randn(n, model.dims, generator=noise, dtype=like.dtype)
+        self.temperature = widgets.FloatSlider(
+            value=0.7, min=0.0, max=1.2, step=0.05, description="temperature", style=_STYLE,
+            continuous_update=False,
+        )
+        self.picture = widgets.Image(format="png")
+        self.temperature.observe(self._draw, "value")
+        self._draw()
+        super().__init__([self.temperature, self.picture])
+
+    def _draw(self, _change: object = None) -> None:
+        with torch.no_grad():
+            x = self.model.inverse(self.temperature.value * self._noise)
+        pictures, _exploded = latent.to_pictures(self.model, x)
+        self.picture.value = png(pictures, len(pictures))
+
+    def __repr__(self) -> str:
+        return "A slider for the temperature of samples; run the cell to use it."
+
+
+class EditPanel(widgets.VBox):
+    """x ↦ f⁻¹(f(x) + s·v): a list chooses the attribute's direction v, a slider its strength s.
+
+    images: uint8 (N, C, H, W). vectors: attribute -> direction, see `latent.attribute_vectors`.
+    ``panel.attribute.value = "smiling"; panel.strength.value = 1`` redraws ``panel.picture``.
+    """
+
+    def __init__(
+        self, model: FlowModel, images: torch.Tensor, vectors: Mapping[str, latent.Latents]
+    ) -> None:
+        self.model, self.vectors = model, dict(vectors)
+        self._latents = latent.encode(model, images)
+        self.attribute = widgets.Dropdown(
+            options=[(name.replace("_", " "), name) for name in vectors],
+            description="attribute", style=_STYLE,
+        )
+        self.strength = widgets.FloatSlider(
+            value=0.0, min=-1.5, max=1.5, step=0.25, description="strength", style=_STYLE,
+            continuous_update=False,
+        )
+        self.picture = widgets.Image(format="png")
+        self.attribute.observe(self._draw, "value")
+        self.strength.observe(self._draw, "value")
+        self._draw()
+        super().__init__([self.attribute, self.strength, self.picture])
+
+    def _draw(self, _change: object = None) -> None:
+        vector, s = self.vectors[self.attribute.value], self.strength.value
+        moved = [z + s * v for z, v in zip(self._latents, vector, strict=True)]
+        pictures, _exploded = latent.decode(self.model, moved)
+        self.picture.value = png(pictures, len(pictures))
+
+    def __repr__(self) -> str:
+        return "A slider for the strength of an attribute; run the cell to use it."

@@ -1,0 +1,34 @@
+"""The model that comes with the project: found, whole, and said to be missing when it is."""
+
+import pytest
+
+import glowlite
+from glowlite import shipped
+from glowlite.checkpoint import CheckpointError, save_model
+
+
+def test_an_unknown_name_lists_what_there_is():
+    with pytest.raises(ValueError, match="'faces64'; accepted: 'faces32'"):
+        glowlite.pretrained("faces64")
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "_FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match="glowlite train faces --out runs/faces32"):
+        glowlite.pretrained()
+
+
+def test_a_damaged_file_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "_FOLDER", tmp_path)
+    (tmp_path / "faces32.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match="faces32.safetensors"):
+        glowlite.pretrained()
+
+
+def test_what_is_there_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "_FOLDER", tmp_path)
+    model = glowlite.Glow(shape=(3, 4, 4), levels=1, depth=1, width=4)
+    save_model(tmp_path / "faces32.safetensors", model, {"seconds": 7})
+    found = glowlite.pretrained("faces32")
+    assert found.header["seconds"] == 7
+    assert not found.training

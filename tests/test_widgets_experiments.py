@@ -1,0 +1,94 @@
+"""The sliders of notebook 10, driven from Python as a reader would by mouse."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import glowlite
+from course.sliders import EditPanel, TemperaturePanel
+from glowlite import latent
+from glowlite.data import make_faces
+from glowlite.evaluate import to_tensor
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A small flow that does something: its couplings are not the identity."""
+    found = glowlite.Glow(shape=(3, 16, 16), levels=2, depth=2, width=8, n_bits=5).double()
+    found.initialize(to_tensor(make_faces(64, 16)[0]))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter += 0.05 * noise
+    return found.eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return to_tensor(make_faces(3, 16, split="test")[0])
+
+
+def pixels(panel):
+    return np.asarray(Image.open(io.BytesIO(panel.picture.value)).convert("RGB"))
+
+
+def faces(panel, n):
+    """The pictures on the panel at their own size, uint8 (n, 16, 16, 3)."""
+    sheet = pixels(panel)
+    assert sheet.shape == (64, 66 * n - 2, 3)
+    return np.stack([sheet[2::4, 66 * k + 2 : 66 * k + 66 : 4] for k in range(n)])
+
+
+def test_the_temperature_slider_shows_the_model_at_that_temperature(model):
+    panel = TemperaturePanel(model, n=5, seed=3)
+    for t in (0.7, 0.0, 1.05):
+        panel.temperature.value = t
+        noise = torch.Generator().manual_seed(3)
+        x = model.sample(5, temperature=t, generator=noise)
+        expected = model.to_images(x).permute(0, 2, 3, 1).numpy()
+        np.testing.assert_array_equal(faces(panel, 5), expected)
+
+
+def test_the_same_noise_at_every_temperature_and_one_image_at_0(model):
+    panel = TemperaturePanel(model, n=4)
+    before = panel.picture.value
+    panel.temperature.value = 0.0
+    assert (faces(panel, 4) == faces(panel, 4)[:1]).all()
+    panel.temperature.value = 0.7
+    assert panel.picture.value == before
+
+
+def test_the_edit_slider_shows_what_latent_edit_gives(model, images):
+    faces_, has = make_faces(40, 16, seed=2)
+    found = latent.attribute_vectors(model, faces_, has[:, :2])
+    vectors = dict(zip(("eyeglasses", "wearing_hat"), found, strict=True))
+    panel = EditPanel(model, images, vectors)
+    np.testing.assert_array_equal(  # strength 0: the images themselves, in 5 bits
+        faces(panel, 3), (images >> 3 << 3).permute(0, 2, 3, 1).numpy()
+    )
+    for name, s in (("wearing_hat", 1.0), ("eyeglasses", 1.0), ("eyeglasses", -0.75)):
+        panel.attribute.value = name
+        panel.strength.value = s
+        expected = latent.edit(model, images, vectors[name], [s])[0][:, 0]
+        np.testing.assert_array_equal(faces(panel, 3), expected.permute(0, 2, 3, 1).numpy())
+
+
+def test_the_attributes_differ_and_the_slider_stays_when_one_changes(model, images):
+    faces_, has = make_faces(40, 16, seed=2)
+    found = latent.attribute_vectors(model, faces_, has[:, :2])
+    panel = EditPanel(model, images, dict(zip(("a", "b"), found, strict=True)))
+    panel.strength.value = 1.5
+    first = panel.picture.value
+    panel.attribute.value = "b"
+    assert panel.strength.value == 1.5
+    assert panel.picture.value != first
+
+
+def test_a_panel_has_words_where_there_is_no_browser(model, images):
+    assert "temperature" in repr(TemperaturePanel(model, n=1))
+    vector = [torch.zeros(shape, dtype=torch.float64) for shape in model.latent_shapes]
+    assert "strength" in repr(EditPanel(model, images, {"none": vector}))
