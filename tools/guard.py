@@ -180,15 +180,15 @@ def _code(cell: NotebookNode, number: int, image_before: bool):
         yield "a path of one machine"
     tags = set(cell.metadata.get("tags", []))
     widget = any(_WIDGET in o.get("data", {}) for o in cell.outputs)
-    shows_progress = re.search(r"(?<![\w.])progress\(\)", cell.source)
+    shows_progress = re.search(r"(?<![\w.])(progress|scorecard)\(\)", cell.source)
     nbval_tags = {t for t in tags if t.startswith("nbval") or t == "raises-exception"}
     if nbval_tags - {"nbval-ignore-output"}:
         yield f"the tag {sorted(nbval_tags - {'nbval-ignore-output'})[0]} is not allowed"
     ignored = "nbval-ignore-output" in tags
     if ignored and not widget and not shows_progress:
-        yield "nbval-ignore-output is for progress() and widgets only"
+        yield "nbval-ignore-output is for scorecard(), for progress() and widgets only"
     if shows_progress and not ignored:
-        yield "progress() differs between readers; tag the cell nbval-ignore-output"
+        yield f"{shows_progress[1]}() differs between readers; tag the cell nbval-ignore-output"
     if widget and not ignored:
         yield "a widget that nbval cannot compare; tag the cell nbval-ignore-output"
     if widget and not image_before and not any("image/png" in o.get("data", {})

@@ -14,5 +14,6 @@ from .exercise import check, hint, solution  # noqa: E402
 from .figures import show  # noqa: E402
 from .predict import predict  # noqa: E402
 from .progress import progress  # noqa: E402
+from .scorecard import scorecard  # noqa: E402
 
-__all__ = ["check", "hint", "predict", "progress", "show", "solution", "style"]
+__all__ = ["check", "hint", "predict", "progress", "scorecard", "show", "solution", "style"]

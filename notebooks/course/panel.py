@@ -1,0 +1,88 @@
+"""Two panels for notebook 11: an answer typed and checked, and cards matched, by mouse.
+
+All they do can be done in plain cells too; the panels call the same functions.
+"""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+
+from .exercise import check
+from .formula import LAYERS as FORMULAS
+from .formula import grade
+from .matching import LAYERS, PARTS, deck
+from .rubric import QUESTIONS, reflect
+
+_WIDE = {"description_width": "9em"}
+_LAYOUT = {"width": "44em"}
+
+
+class QuestionPanel(widgets.VBox):
+    """A formula and a text in words; the button shows the grade of one, the mirror of the other.
+
+    Driven by hand or by code: ``panel.formula.value = "…"; panel.button.click();
+    panel.result.value`` (HTML).
+
+    Raises:
+        ValueError: `question` is not "1", "2" or "3".
+    """
+
+    def __init__(self, question: str = "1") -> None:
+        if question not in QUESTIONS:
+            raise ValueError(f"question is {question!r}; accepted: '1', '2', '3'")
+        self.question = question
+        self.layer = widgets.Dropdown(options=FORMULAS, description="log-det of", style=_WIDE)
+        self.formula = widgets.Text(placeholder="plain text, Unicode or LaTeX",
+                                    description="formula", style=_WIDE, layout=_LAYOUT)
+        self.words = widgets.Textarea(placeholder="in Russian or English", rows=4,
+                                      description="in words", style=_WIDE, layout=_LAYOUT)
+        self.button = widgets.Button(description="check", tooltip="Check the formula and the text")
+        self.result = widgets.HTML()
+        self.button.on_click(self._answer)
+        super().__init__([self.layer, self.formula, self.words, self.button, self.result])
+
+    def _answer(self, _button: widgets.Button) -> None:
+        parts = []
+        if self.formula.value.strip():
+            parts.append(grade(self.layer.value, self.formula.value)._repr_html_())
+        if self.words.value.strip():
+            parts.append(reflect(self.question, self.words.value)._repr_html_())
+        self.result.value = "".join(parts) or "Nothing to check yet: type a formula or a sentence."
+
+    def __repr__(self) -> str:
+        return "A panel for a formula and a text; run the cell to use it."
+
+
+class MatchingPanel(widgets.VBox):
+    """A row of three lists for each layer; the button runs the match.
+
+    ``panel.choices["actnorm"]`` are the three lists; ``panel.answer`` is what they hold.
+    """
+
+    def __init__(self) -> None:
+        cards = {part: [("?", "")] + [(f"{c.name}  {c.text}", c.name) for c in deck().values()
+                                      if c.name[0] == letter]
+                 for part, letter in PARTS.items()}
+        self.choices = {
+            layer: tuple(widgets.Dropdown(options=cards[part], layout={"width": "15em"})
+                         for part in PARTS)
+            for layer in LAYERS
+        }
+        self.button = widgets.Button(description="check", tooltip="Run the match")
+        self.result = widgets.HTML()
+        self.button.on_click(self._answer)
+        rows = [widgets.HBox([widgets.Label(layer, layout={"width": "9em"}), *lists])
+                for layer, lists in self.choices.items()]
+        super().__init__([*rows, self.button, self.result])
+
+    @property
+    def answer(self) -> dict[str, tuple[str, ...]]:
+        """{layer: (function, inverse, log-determinant)} as chosen."""
+        return {layer: tuple(w.value for w in lists) for layer, lists in self.choices.items()}
+
+    def _answer(self, _button: widgets.Button) -> None:
+        answer = self.answer
+        self.result.value = check("questions.matching", lambda: answer)._repr_html_()
+
+    def __repr__(self) -> str:
+        return "A panel to match cards; run the cell to use it."
