@@ -147,8 +147,8 @@ def affine_coupling(x, net):
         Mutant("mean over all", _affine(logdet=lambda ls: ls.mean((1, 2, 3))), _MEAN),
         Mutant("mean over the channels", _affine(logdet=lambda ls: ls.mean(3).sum((1, 2))), _MEAN),
         Mutant("times h·w", _affine(logdet=lambda ls: _each(ls) * ls.shape[1] * ls.shape[2]),
-               "y is right. The log-det is too large by h·w: unlike actnorm's s, this s has a value "
-               "at each pixel already, and the sum runs over them."),
+               "y is right. The log-det is too large by h·w: unlike actnorm's s, this s has a "
+               "value at each pixel already, and the sum runs over them."),
         Mutant("one pixel", _affine(logdet=lambda ls: ls[:, 0, 0].sum(-1)),
                "y is right. The log-det counts a single pixel; s differs from pixel to pixel, so "
                "sum over all of them."),
@@ -162,7 +162,8 @@ def affine_coupling(x, net):
         Mutant("zero", _affine(logdet=lambda ls: np.zeros(len(ls))),
                "y is right. A log-det of 0 belongs to the additive coupling, where s = 1."),
         Mutant("log_s for s", _affine(y_a=lambda a, ls, t: ls * a + t),
-               "It multiplies by log s. The net gives the *logarithm* of the scale: s = exp(log s)."),
+               "It multiplies by log s. The net gives the *logarithm* of the scale; "
+               "s = exp(log s)."),
         Mutant("shift before scale", _affine(y_a=lambda a, ls, t: np.exp(ls) * (a + t)),
                "It shifts before it scales, s·(x_a + t), as the authors' code does. The slide "
                "scales first."),
@@ -173,8 +174,8 @@ def affine_coupling(x, net):
                "It changes x_b and lets x_a decide. That is a right coupling too, but not the "
                "slide's: there x_b decides and x_a changes."),
         Mutant("reads itself", _reads_itself,
-               "The net is given x_a, the half that changes. Then the inverse would need x_a before "
-               "it is known, and s·x_a is no longer linear in x_a: hand it x_b."),
+               "The net is given x_a, the half that changes. Then the inverse would need x_a "
+               "before it is known, and s·x_a is no longer linear in x_a: hand it x_b."),
         Mutant("t first", _t_first,
                "It reads the net's output as (t, log s). On the slide log s comes first."),
         Mutant("swapped", _swapped, "The halves of y are swapped: y = concat(y_a, y_b)."),
