@@ -162,6 +162,9 @@ def conv1x1_logdet(x, W):
                _UNDERFLOW),
         Mutant("sign", _full(lambda hw, W: -hw * _log_abs_det(W)),
                "The sign is turned over: this is the log-determinant of the inverse."),
+        Mutant("|·| outside", _full(lambda hw, W: hw * np.abs(_log_abs_det(W))),
+               "The bars stand outside the log, |log(·)|. They belong inside, log|det W|: where W "
+               "shrinks volume the log-determinant is rightly negative."),
         Mutant("counts c too", _full(lambda hw, W: hw * len(W) * _log_abs_det(W)),
                "It is too large by the factor c: det W already covers all c channels. Only the "
                "pixels are counted, h·w."),

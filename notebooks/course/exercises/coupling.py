@@ -157,6 +157,9 @@ def affine_coupling(x, net):
         Mutant("sum of |log s|", _affine(logdet=lambda ls: _each(np.abs(ls))),
                "y is right. The bars are in the wrong place: sum(|log s|) instead of sum(log|s|). "
                "Where s < 1 the map shrinks, and log s is rightly negative."),
+        Mutant("log of log s", _affine(logdet=lambda ls: _each(np.log(ls))),
+               "y is right. The log-det takes the logarithm of log s, which is already one (and "
+               "negative in places): add up log s itself."),
         Mutant("minus", _affine(logdet=lambda ls: -_each(ls)),
                "y is right. The sign of the log-det is turned over: this is that of the inverse."),
         Mutant("zero", _affine(logdet=lambda ls: np.zeros(len(ls))),
@@ -238,6 +241,8 @@ def affine_coupling_inverse(y, net):
         Mutant("wrong order", _back(lambda a, ls, t: a * np.exp(-ls) - t),
                "It divides first and subtracts t afterwards. Forward scales and then shifts; going "
                "back, the last step is undone first."),
+        Mutant("bracket missing", _back(lambda a, ls, t: a - t * np.exp(-ls)),
+               "Brackets: it computes y_a − t/s, where (y_a − t)/s is meant."),
         Mutant("forward", _back(lambda a, ls, t: np.exp(ls) * a + t),
                "That is the forward map once more."),
         Mutant("s for 1/s", _back(lambda a, ls, t: (a - t) * np.exp(ls)),
@@ -315,6 +320,10 @@ def additive_coupling(x, net):
             _join(_two(x)[0] + net(_two(x)[1]), _two(x)[1] + net(_two(x)[0])), np.zeros(len(x))),
                "It changes both halves at once. Then the inverse has no half left to ask the net "
                "about, and the Jacobian is no longer triangular."),
+        Mutant("x_b moves too", lambda x, net: (
+            _join(_two(x)[0] + net(_two(x)[1]), _two(x)[1] + net(_two(x)[1])), np.zeros(len(x))),
+               "It shifts x_b as well. x_b must pass unchanged, or the way back could not ask the "
+               "net the same question."),
         Mutant("one zero", lambda x, net: (additive_coupling(x, net)[0], 0.0),
                deserves="one per example"),
     ),
@@ -384,6 +393,8 @@ def sigmoid_coupling(x, net):
                "stays below 1."),
         Mutant("minus 2", _theirs(s=lambda raw: _sigmoid(raw - 2)),
                "It subtracts 2: that starts at s = 0.12. Add it: s then starts at 0.88."),
+        Mutant("sign in the sigmoid", _theirs(s=lambda raw: _sigmoid(-(raw + 2))),
+               "A sign is turned over: 1 / (1 + exp(+v)) is sigmoid(−v). It should rise with raw."),
         Mutant("exp", _theirs(s=np.exp),
                "It uses exp(raw), the slide's form. Here s = sigmoid(raw + 2)."),
         Mutant("log-det of exp", _theirs(logdet=lambda raw, s: raw),
