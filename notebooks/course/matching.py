@@ -93,14 +93,18 @@ def _measured(function: str) -> float:
 
 def mistakes(answer: dict[str, Any]) -> list[str]:
     """What is wrong with an answer {layer: (function, inverse, log-determinant)}, in sentences."""
+    rows = {layer: row for layer, row in answer.items() if layer in LAYERS
+            and isinstance(row, (tuple, list)) and len(row) == 3}
     found = []
-    for layer in LAYERS:
-        row = answer.get(layer)
-        if not isinstance(row, (tuple, list)) or len(row) != 3:
-            found.append(f"{layer}: three card names belong here, "
-                         "(function, inverse, log-determinant).")
-            continue
+    for layer, row in rows.items():
         found += _row(layer, [str(name).strip().upper() for name in row])
+    missing = [layer for layer in LAYERS if layer not in rows]
+    if missing:
+        found.append(f"{', '.join(missing)}: three card names belong here, "
+                     "(function, inverse, log-determinant).")
+    unknown = [str(name)[:20] for name in answer if name not in LAYERS]
+    if unknown:
+        found.append(f"There is no layer {', '.join(unknown[:3])} in the game.")
     return found
 
 
@@ -116,7 +120,8 @@ def _row(layer: str, names: list[str]) -> list[str]:
         if not name:
             return [f"{layer}: no card for its {part} yet."]
         if name not in deck() or name[0] != letter:
-            return [f"{layer}: {name[:20]} is not a card for the {part}; those begin with {letter}."]
+            return [f"{layer}: {name[:20]} is not a card for the {part}; "
+                    f"those begin with {letter}."]
     function, inverse, logdet = (deck()[name] for name in names)
     if function.name != _DOES[layer]:
         return [f"{layer}: {function.name} {_IN_WORDS[function.name]}; that is another layer."]

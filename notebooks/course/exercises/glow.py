@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from course.attempt import attempt
 from course.exercise import Case, Exercise, Mutant, register
-from course.judge import judge_layer
+from course.judge import Verdict, judge_layer, judge_values
 from reference import (
     ActNorm,
     AffineCoupling,
@@ -102,6 +103,16 @@ def _shift_read_as_scale(x, s, b, W, net):
     return _true_step(x, s, b, W, lambda z: np.roll(net(z), net(z).shape[-1] // 2, axis=-1))
 
 
+def _halves_swapped(x, *parameters):
+    y, logdet = _true_step(x, *parameters)
+    return np.roll(y, y.shape[-1] // 2, axis=-1), logdet
+
+
+def _pixels_twice(x, *parameters):
+    y, first, second, third = _pieces(x, *parameters)
+    return y, first + second + third * x.shape[1] * x.shape[2]
+
+
 def _no_exp(x, s, b, W, net):
     h, logdet = Flow([ActNorm(s, b), Conv1x1(W)]).forward(x)
     a, kept = np.split(h, 2, axis=-1)
@@ -175,6 +186,12 @@ def step_of_flow(x, s, b, W, net):
                "(log s, t) = NN(x_b), and x_a is changed."),
         Mutant("t and log s swapped", _shift_read_as_scale,
                "It takes the first half of the net's channels for t; they are log s."),
+        Mutant("halves swapped", _halves_swapped,
+               "The halves of y stand in the wrong order: y = concat(y_a, y_b), the changed half "
+               "first."),
+        Mutant("h·w for the coupling", _pixels_twice,
+               "y is right; the coupling's share is h·w times too large. Its s has one number for "
+               "each pixel already, so the sum runs over them."),
         Mutant("no exp", _no_exp,
                "It scales by log s itself; s = exp(log s), which is never 0."),
         Mutant("y only", lambda *a: _true_step(*a)[0], deserves="a tuple (y, logdet)"),
@@ -299,6 +316,9 @@ def log_prob(latents, logdets):
         Mutant("no half", _book(lambda latents: sum(
             -(z**2 + np.log(2 * np.pi)).sum(axis=(1, 2, 3)) for z in latents)),
                "The factor ½ of the Gaussian is missing: log N(z; 0, 1) = −½(z² + log 2π)."),
+        Mutant("Gaussian's sign", _book(lambda latents: -_gauss(latents)),
+               "The Gaussian has the wrong sign: log N(z; 0, 1) = −½(z² + log 2π), less where z is "
+               "far out."),
         Mutant("no Gaussian", _book(lambda latents: 0),
                "It adds the log-determinants and leaves out log p(z)."),
         Mutant("in bits", lambda *a: _book(_gauss)(*a) / np.log(2),
@@ -345,6 +365,26 @@ def _decoder(join=lambda h, eps: [h, eps], unwhiten=True, top_prior=True, top_fi
     return fn
 
 
+def _judge_decode(exercise: Exercise, fn) -> Verdict:
+    """By values; then ask whether the latents of the splits matter at all."""
+    verdict = judge_values(exercise, fn)
+    if verdict.status != "wrong" or verdict.message in {m.says for m in exercise.mutants}:
+        return verdict
+    latents, *rest = exercise.cases[0].args
+    changed = [1 - z for z in latents[:-1]] + latents[-1:]
+    first, again, other = (attempt(fn, (z, *rest)) for z in (latents, latents, changed))
+    if first.trouble or again.trouble or other.trouble:
+        return verdict
+    if not np.array_equal(first.value, again.value) or np.array_equal(first.value, other.value):
+        return Verdict("wrong", NEW_LATENTS)
+    return verdict
+
+
+NEW_LATENTS = ("It does not use the latents that left at the splits. With something new in their "
+               "place one gets a variation of the image, not the image; many published "
+               "\"reconstructions\" do this.")
+
+
 def _forward_order(latents, levels, splits, top):
     h = top.inverse(latents[-1])
     for i, level in enumerate(levels):
@@ -380,6 +420,7 @@ def decode(latents, levels, splits, top):
 ''',
     solution=decode,
     truth=_true_decode,
+    judge=_judge_decode,
     returns=("x",),
     cases=(
         _decode_case("two latents on 2 levels, images 8 × 4 × 3", 2, (8, 4, 3), 2, 41),
@@ -408,13 +449,13 @@ def decode(latents, levels, splits, top):
                "It puts zeros where the split-off latents belong: an average image, not the "
                "image. Exact reconstruction needs every latent."),
         Mutant("fresh noise", _decoder(join=lambda h, eps: [
-            h, np.random.default_rng(0).normal(size=eps.shape)]),
-               "It draws new noise for the split-off latents. That is a variation of the image, "
-               "not the image; many published \"reconstructions\" do this."),
+            h, np.random.default_rng(1).normal(size=eps.shape)]), deserves=NEW_LATENTS),
+        Mutant("fresh noise each time", _decoder(join=lambda h, eps: [
+            h, np.random.default_rng().normal(size=eps.shape)]), deserves=NEW_LATENTS),
         Mutant("first level first", _forward_order, deserves="raised ValueError"),
         Mutant("level before split", _level_then_split, deserves="raised ValueError"),
         Mutant("top only", lambda latents, levels, splits, top: levels[-1].inverse(
-            top.inverse(latents[-1])), deserves="should have shape"),
+            top.inverse(latents[-1])), deserves=NEW_LATENTS),
         Mutant("forward", lambda latents, levels, splits, top: levels[-1].forward(
             latents[-1]), deserves="raised"),
     ),
