@@ -26,10 +26,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[torch,course,dev]"
 	@touch $(STAMP)
 
-# No news, no update check: JupyterLab starts and runs without a network.
+# No news, no update check, no question about them: JupyterLab starts and runs without a network.
 course: $(STAMP)
 	$(PY) -m jupyterlab --LabApp.news_url=None \
-	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate $(JUPYTER) \
+	  --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+	  --LabApp.app_settings_dir=notebooks/course/jupyterlab $(JUPYTER) \
 	  --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
 test: $(STAMP)
