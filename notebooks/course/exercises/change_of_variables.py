@@ -63,9 +63,10 @@ def log_density(x, f, df):
             ),
         ),
         hints=(
-            "Two terms: the log-density of the standard normal at z = f(x), and the log of how much "
-            "f stretches there.",
-            "log N(z; 0, 1) = −z²/2 − ½ log(2π). The second term is log|dz/dx|, with bars: f may fall.",
+            "Two terms: the log-density of the standard normal at z = f(x), and the log of how "
+            "much f stretches there.",
+            "log N(z; 0, 1) = −z²/2 − ½ log(2π). The second term is log|dz/dx|, with bars, for f "
+            "may fall.",
         ),
         explanation="log p(x) = log p(z) + log|dz/dx|, the slide's formula with one dimension.",
         mutants=(
@@ -190,7 +191,8 @@ def log_abs_det(f, x, h):
         hints=(
             "One column at a time: with e the j-th unit vector times h, column j of J is "
             "(f(x + e) − f(x − e)) / 2h.",
-            "Stack the columns into a matrix; `np.linalg.slogdet(J)` returns the sign and log|det J|.",
+            "Stack the columns into a matrix; `np.linalg.slogdet(J)` returns the sign and "
+            "log|det J|.",
         ),
         explanation="Two evaluations of f for each number in x. The transpose has the same "
         "determinant, so rows in place of columns would do.",
@@ -353,8 +355,8 @@ def compose(x, layers):
             Mutant(
                 "last first",
                 lambda x, layers: compose(x, layers[::-1]),
-                "It applies the last layer first. On the slide h₁ = f₁(x): `layers[0]` comes first, "
-                "whatever the order in which f = f_K ∘ … ∘ f₁ is written.",
+                "It applies the last layer first. On the slide h₁ = f₁(x): `layers[0]` comes "
+                "first, whatever the order in which f = f_K ∘ … ∘ f₁ is written.",
             ),
             Mutant(
                 "log-dets at x",
@@ -455,7 +457,7 @@ def log_abs_det_triangular(J):
                 (_triangular(_MANY, 3),),
             ),
             Case(
-                "a 6 × 6 matrix of which nobody computed the entries off the diagonal (they are NaN)",
+                "a 6 × 6 matrix whose entries off the diagonal nobody computed (they are NaN)",
                 (_triangular([1.2, -0.7, 2.9, 0.4, -1.9, 0.8], 4, unknown=True),),
             ),
         ),
@@ -585,8 +587,8 @@ def sinh_layer(x, s):
             ),
         ),
         hints=(
-            "What does `sum` run over? x has the shape (N, D); the result must have the shape (N,).",
-            "Where s is negative, what is `np.log(s)`? J is diagonal with the entries s_k cosh(x_k).",
+            "What does `sum` run over? x has the shape (N, D); the result must have shape (N,).",
+            "Where s is negative, what is `np.log(s)`? J is diagonal, with entries s_k cosh(x_k).",
         ),
         explanation="J is diagonal with entries s_k·cosh(x_k), so log|det J| = Σ_k log|s_k| + "
         "log cosh(x_k), for each example. (cosh is always positive and needs no bars.)",
