@@ -1,10 +1,13 @@
 """The model that comes with the project: found, whole, and said to be missing when it is."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 import glowlite
 from glowlite import shipped
-from glowlite.checkpoint import CheckpointError, save_model
+from glowlite.checkpoint import CheckpointError, digest, save_model
 
 
 def test_an_unknown_name_lists_what_there_is():
@@ -32,3 +35,11 @@ def test_what_is_there_is_loaded(tmp_path, monkeypatch):
     found = glowlite.pretrained("faces32")
     assert found.header["seconds"] == 7
     assert not found.training
+
+
+def test_the_grades_in_results_are_of_the_model_that_ships():
+    results = Path(shipped.__file__).parents[1] / "results" / "faces32" / "edit_scores.json"
+    graded = json.loads(results.read_text())["weights"]
+    assert graded == digest(glowlite.pretrained("faces32").state_dict(), {})[:16], (
+        "another model ships now: run python benchmarks/edit_scores.py, then notebook 10"
+    )
