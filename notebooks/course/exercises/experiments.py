@@ -67,6 +67,8 @@ def cool(latents, temperature):
                "τ²."),
         Mutant("divided", _levels(lambda z, t: z / t if t else z * 0),
                "It divides: small temperatures would make wild samples."),
+        Mutant("added", _levels(lambda z, t: z + t),
+               "It adds the temperature: that moves the mean and leaves the spread as it was."),
         Mutant("shifted", _levels(lambda z, t: z.mean() + t * (z - z.mean())),
                "It shrinks towards the mean of these samples. The mean of N(0, τ²) is 0."),
         Mutant("unchanged", lambda z, t: z, "Nothing is cooled: temperature is not used."),
@@ -287,6 +289,9 @@ def strange(known, new, share):
         Mutant("two sigma", lambda k, n, s: np.abs(n - k.mean()) > 2 * k.std(),
                "Mean ± 2 standard deviations fits a bell curve and one share; the known values "
                "lean to one side. Use quantiles."),
+        Mutant("two sigma, one side", lambda k, n, s: n > k.mean() + 2 * k.std(),
+               "It flags only images that cost more than usual, by mean + 2 standard deviations. "
+               "Both sides count, and share says how much: use quantiles."),
         Mutant("one answer", lambda k, n, s: bool(strange(k, n, s).any()),
                deserves="should have shape"),
         Mutant("indices", lambda k, n, s: np.flatnonzero(strange(k, n, s)),

@@ -86,6 +86,14 @@ def learning_rate(images, total, base, warmup):
         Mutant("cosine of the warm-up", _rate(
             _rise, lambda i, t, w: 0.5 * (1 + np.cos(np.pi * min(1.0, i / w)))),
                "The cosine runs over the warm-up; it should run over all images, `total`."),
+        Mutant("after the warm-up", _rate(_rise, lambda i, t, w: 0.5 * (
+            1 + np.cos(np.pi * max(0.0, i - w) / (t - w) if t > w else 0.0))),
+               "The cosine starts only where the warm-up ends. Many schedules do that; this one "
+               "runs it over all images from the first."),
+        Mutant("degrees", _rate(_rise, lambda i, t, w: 0.5 * (1 + np.cos(180 * i / t))),
+               "`np.cos` takes radians: half a wave is π, not 180."),
+        Mutant("whole division", _rate(lambda i, t, w: min(1, i // w), _fall),
+               "`//` rounds down: the factor of the warm-up is 0 until its end. Use `/`."),
         Mutant("added", lambda i, t, b, w: b * (_rise(i, t, w) + _fall(i, t, w)) / 2,
                "It adds the two factors. They are multiplied: either can hold the rate at 0."),
         Mutant("a straight fall", _rate(_rise, lambda i, t, w: 1 - i / t),
@@ -164,6 +172,9 @@ def rates(base, warmup, steps):
         Mutant("step − 1", _rates(lambda k, b, w: min((k - 1) / w, 1.0)),
                "The first step now has a negative rate: it climbs instead of descending. Which way "
                "is step 0 off?"),
+        Mutant("one step late", _rates(lambda k, b, w: min((k + 1) / (w + 1), 1.0)),
+               "base is mended, and step 0 learns; but the full rate comes one step late: "
+               "divide by warmup, not by warmup + 1."),
         Mutant("root", _rates(lambda k, b, w: min((k + 1) / w, 1.0) / b ** 0.5),
                "Taking a root of base is a repair of the symptom; multiply by base once."),
         Mutant("a list", lambda b, w, n: list(rates(b, w, n)), deserves="is a list"),
@@ -384,6 +395,9 @@ def mean_bits(batches):
         Mutant("equal batches assumed", lambda batches: (
             sum(b.sum() for b in batches) / (len(batches) * len(batches[0]))),
                "It divides as if every batch had the size of the first."),
+        Mutant("sum over number of batches", lambda batches: (
+            np.concatenate(batches).sum() / len(batches)),
+               "It divides by the number of batches; divide by the number of images."),
         Mutant("first image of each", lambda batches: np.mean([b[0] for b in batches]),
                "It looks at the first image of each batch only."),
         Mutant("median", lambda batches: np.median(np.concatenate(batches)),
