@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help env course test verify lint format notebooks clean
+.PHONY: help env course test verify lint format notebooks student instructor clean
 
 help:
 	@echo "make course     the environment, then JupyterLab on the notebooks"
@@ -13,6 +13,8 @@ help:
 	@echo "make lint       style and formatting, without changing anything"
 	@echo "make format     put style and formatting right"
 	@echo "make notebooks  run all notebooks and store their outputs"
+	@echo "make student    a zip of the course without solutions, in dist/"
+	@echo "make instructor the same with all solutions filled in and run"
 	@echo "make env        the environment alone"
 	@echo "make clean      remove the environment"
 
@@ -50,6 +52,9 @@ format: $(STAMP)
 
 notebooks: $(STAMP)
 	$(PY) tools/notebooks.py
+
+student instructor: $(STAMP)
+	$(PY) -m tools.handout $@
 
 clean:
 	rm -rf .venv

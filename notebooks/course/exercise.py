@@ -14,6 +14,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -195,6 +196,9 @@ def solution(id: str) -> Message:
     exercise = _find(id)
     if not isinstance(exercise, Exercise):
         return exercise
+    if getattr(sys.modules[exercise.solution.__module__], "SEALED", False):
+        return Message("This is the student's copy, without solutions: ask your teacher. "
+                       f'hint("{exercise.id}") helps meanwhile.')
     source, why = exercise.source(), exercise.explanation
     html = f"<pre>{escape(source)}</pre>" + (f"<p>{_inline(why)}</p>" if why else "")
     return Message(source + (f"\n\n{why}" if why else ""), _box(html, "grey"))
