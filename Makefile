@@ -35,9 +35,10 @@ course: $(STAMP)
 	  --LabApp.app_settings_dir=notebooks/course/jupyterlab $(JUPYTER) \
 	  --ServerApp.root_dir=notebooks --LabApp.default_url=/lab/tree/00_start_here.ipynb
 
+# No cell of a notebook takes minutes; one that has not ended after ten hangs.
 test: $(STAMP)
 	$(PY) -m pytest
-	$(PY) -m pytest -o addopts="" --nbval notebooks/*.ipynb
+	$(PY) -m pytest -o addopts="" --nbval --nbval-cell-timeout 600 notebooks/*.ipynb
 
 verify: $(STAMP)
 	$(PY) -m reference
