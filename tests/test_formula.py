@@ -154,7 +154,7 @@ WRONG = [
     ("conv1x1", "h w log|W|", "det", "|det"),
     ("conv1x1", "h w log(abs(W))", "det", "determinant"),
     ("conv1x1", "h w log(det(w))", "dimension", "Did you mean W"),
-    ("conv1x1", "H*W*log|det W|", "dimension", "small w"),
+    ("conv1x1", "h*W*log|det W|", "dimension", "small w"),
     ("conv1x1", "h w |log det W|", "abs_outside", "inside"),
     ("conv1x1", "h w log (det W)^2", "factor2", "square"),
     ("conv1x1", "2 h w log|det W|", "factor2", "2"),
@@ -340,3 +340,55 @@ def test_points_separate(layer: str) -> None:
     assert len(rows) == len(reasons) > 0
     near = abs(rows - target) < 1e-3
     assert not near.all(axis=1).any()
+
+
+# -- habits of the hand: found by typing as students, engineers and word processors do -----------
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        ("flow", "log p(x) = log p(z) + Σ log|det(dh_i/dh_{i-1})|"),  # Σ without its index
+        ("flow", r"\log p(x) = \log \mathcal{N}(z; 0, I) + \log|\det(dz/dx)|"),
+        ("flow", "логарифм модуля определителя якобиана"),
+        ("flow", r"\begin{equation}\log|\det J|\end{equation}"),
+        ("actnorm", "Σ_i h w log|s_i|"),  # h is a factor, not a second index
+        ("actnorm", "h w sum over i of log|s_i|"),
+        ("actnorm", "h·w·сумма по i log|s_i|"),
+        ("actnorm", "H*W*self.s.abs().log().sum()"),
+        ("conv1x1", "H·W·log|det W|"),
+        ("conv1x1", "H * W * torch.slogdet(self.weight)[1]"),
+        ("conv1x1", "h x w x log|det W|"),
+        ("conv1x1", "h⋅w⋅log\u2061|det\u2061(W)|"),  # pasted from a word processor
+        (
+            "conv1x1",  # the paper's own line
+            r"\log\left|\det\left(\frac{d\,\mathrm{conv2D}(\mathbf{h};\mathbf{W})}{d\,\mathbf{h}}"
+            r"\right)\right| = h\cdot w\cdot\log|\det(\mathbf{W})|",
+        ),
+        ("lu", "sum(log|diag(U + diag(s))|)"),  # reads the diagonal off, takes no determinant
+        ("affine_coupling", "Σ log|s(x_b)|"),
+        ("affine_coupling", "np.log(np.abs(s)).sum(axis=(1, 2, 3))"),
+        ("additive_coupling", "= 0"),
+        ("additive_coupling", "равен нулю"),
+    ],
+)
+def test_habits_of_the_hand_are_read(layer, text):
+    verdict = grade(layer, text)
+    assert verdict, verdict.message
+
+
+@pytest.mark.parametrize(
+    ("layer", "text", "mistake"),
+    [
+        ("flow", "log Σ|det J_i|", "log_of_sum"),  # was taken for the log-det of one step
+        ("flow", "log p(x) = log N(z; 0, I) − log|det(dz/dx)|", "sign"),
+        ("actnorm", "Σ_i h log|s_i|", "only_h"),
+        ("conv1x1", "H·W·det W", "log"),
+        ("conv1x1", "log|det(H·W)|", "dimension"),
+        ("lu", "log|det(U + diag(s))|", "restates"),
+        ("lu", "sum(log(abs(diag(s))))", "det"),
+        ("affine_coupling", "Σ s(x_b)", "log"),
+    ],
+)
+def test_habits_of_the_hand_do_not_excuse_mistakes(layer, text, mistake):
+    verdict = grade(layer, text)
+    assert not verdict
+    assert verdict.mistake == mistake, verdict.message

@@ -231,9 +231,18 @@ class Evaluator:
         return np.abs(value)
 
     def call(self, name: str, inner: tuple) -> np.ndarray:
+        free = index_names(inner) & set("ijkn") - set(self.bound)
+        if self.layer == "flow" and name in ("sum", "prod") and free:
+            return self.over(name, (), None, None, inner)  # Σ with its index left to be guessed
         value = self(inner)
         rank = value.ndim
         if name in ("log", "ln", "log2", "lg", "exp", "sqrt"):
+            if rank == 2 and np.array_equal(value, np.diag(np.diag(value))) and len(value) > 1:
+                raise Mistake(
+                    "det",
+                    "a diagonal matrix has zeros beside its diagonal, and log 0 = −∞: take the "
+                    "entries of s themselves, or the determinant |det …|.",
+                )
             if rank == 2:
                 raise Mistake(
                     "det", f"you take the {name} of a matrix: its determinant, |det …|, is missing."

@@ -40,6 +40,7 @@ SINGLE = {
     "√": " sqrt ", "‖": " norm ", "∥": " norm ", "∇": " grad ", "≡": "=", "′": "'",
     "’": "'", "$": " ", "`": " ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "…": " dots ",
     "⊤": "T",
+    "\u2061": " ", "\u2062": "*",  # Word's "apply the function" and "invisible times"
 }  # fmt: skip
 CYRILLIC_TWINS = str.maketrans("схрСКТНІ", "cxpCKTHI")  # look the same, typed by accident
 
@@ -73,6 +74,8 @@ FUNCTIONS = {
     "diagonal": "diag", "product": "prod", "fabs": "abs", "absolute": "abs", "square": "square",
     "eigvals": "eigvals", "transpose": "transpose", "reciprocal": "inv",
     "сумма": "sum", "логарифм": "log", "лог": "log", "модуль": "abs", "определитель": "det",
+    "сумму": "sum", "логарифма": "log", "логарифмов": "log", "модуля": "abs", "модулей": "abs",
+    "определителя": "det", "детерминант": "det", "детерминанта": "det",
     "след": "tr", "среднее": "mean",
 }  # fmt: skip
 NAMES = {
@@ -80,8 +83,8 @@ NAMES = {
 }
 NAMES |= {
     "H": "h", "C": "c", "height": "h", "width": "w", "channels": "c", "scale": "s", "weight": "W",
-    "bias": "b", "zero": "0", "ноль": "0", "нуль": "0", "pi": "π", "Jacobian": "J",
-    "jacobian": "J", "якобиан": "J", "Id": "I", "X": "x", "Z": "z",
+    "bias": "b", "zero": "0", "ноль": "0", "нуль": "0", "нулю": "0", "pi": "π", "Jacobian": "J",
+    "jacobian": "J", "якобиан": "J", "якобиана": "J", "Id": "I", "X": "x", "Z": "z",
 }  # fmt: skip
 OTHER = {"d": "d", "D": "d", "partial": "d", "frac": "frac", "dots": "dots", "grad": "grad"}
 VOCABULARY = {
@@ -91,10 +94,31 @@ VOCABULARY = {
 }
 MATRICES = set("WPLUJI")
 VARIABLES = set("xyzhfg")  # what may stand behind a differential d
-MODULES = re.compile(r"\b(?:np|numpy|torch|math|linalg|jnp|jax|tf|scipy|F)\s*\.\s*(?=[A-Za-z])")
+MODULES = re.compile(
+    r"\b(?:np|numpy|torch|math|linalg|jnp|jax|tf|scipy|F|self)\s*\.\s*(?=[A-Za-z])"
+)
 LABEL = re.compile(  # "log-det:", "Ответ =": what stands before the formula
-    r"^(?:log[-_ ]?(?:abs[-_ ]?)?det(?:erminant)?(?:\s*J)?|answer|ответ|ldj)\s*(?::=|:|={1,2})\s*",
+    r"^(?:log[-_ ]?(?:abs[-_ ]?)?det(?:erminant)?(?:\s*J)?|answer|ответ|ldj)\s*(?::=|:|={1,2})\s*"
+    r"|^(?:={1,2}|равен|равно|равна)\s*",
     re.IGNORECASE,
+)
+TIMES = r"(?:\*|\\cdot|\\times|\\,)?"
+HABITS = tuple(
+    (re.compile(pattern, re.IGNORECASE if words else 0), instead)
+    for pattern, instead, words in (
+        (r"\\(?:begin|end)\s*\{(?:equation|align|displaymath|math|gather)\*?\}", " ", False),
+        (r"\b(sum|сумма)\s+(?:over|по)\s+(?:all\s+|всем\s+)?([ijkcn])\b", r"\1_\2 ", True),
+        (r"\b(sum|log|logarithm|det|determinant|product|mean)\s+of\s+(?:the\s+)?", r"\1 ", True),
+        (r"(?<=_[ijkcn]) +(?:of|от)\b", " ", True),
+        # Beside a capital H a capital W is the width, even where W is a matrix as well.
+        (rf"(?<![^\W\d_])H\s*{TIMES}\s*W(?![^\W\d_])", " h w ", False),
+        (rf"(?<![^\W\d_])W\s*{TIMES}\s*H(?![^\W\d_])", " w h ", False),
+        (r"(?<=\b[hw]) +x +(?=[hwlsΣ∑\\(])", " * ", True),  # h x w x log|det W|
+        (r"\bconv(?:2d|1x1)?\s*\([^()]*\)", " y ", True),  # the paper's conv2D(h; W)
+        # The standard normal N(z; 0, I) is p(z).
+        (r"(?<![^\W\d_])N\s*\(\s*z\s*[;|,][^()]*\)", " p(z) ", False),
+        (r"\.{2,3}", " dots ", False),
+    )
 )
 NUMBER = re.compile(r"\d+(?:[.,]\d+)?(?:[eE][+-]?\d{1,3}(?![A-Za-z\d]))?|\.\d+")
 WORD = re.compile(r"[^\W\d_]+")
@@ -136,9 +160,11 @@ def _plain(text: str) -> str:
     plain = re.sub(r"\\[,;:! ()\[\]]", " ", plain)  # thin spaces and $-like brackets
     plain = re.sub(r"\\[{}]", lambda m: "(" if m[0] == r"\{" else ")", plain)
     # Code's arguments such as axis=(1, 2, 3) go: a formula sums over all there is.
-    plain = re.sub(r",\s*(?:axis|dim|keepdims?)\s*=\s*(?:\([-\d, ]*\)|-?\w+)", "", plain)
+    plain = re.sub(r",?\s*(?:axis|dim|keepdims?)\s*=\s*(?:\([-\d, ]*\)|-?\w+)", "", plain)
     plain = re.sub(r"frac\s*(\d)\s*(\d)", r"frac{\1}{\2}", plain)  # \frac12
     plain = LABEL.sub("", plain)
+    for pattern, instead in HABITS:
+        plain = pattern.sub(instead, plain)
     # log_s, log_det, log_p, log_prob are one name in code; "_" is a subscript elsewhere.
     plain = re.sub(r"\blog_abs_det\b", "logabsdet", plain)
     plain = re.sub(r"\blog_(?:s|scale)\b", "(log s)", plain)
@@ -552,6 +578,9 @@ class _Parser:
             self.arguments()
             return ("sym", "J", ()) if name == "f" else ("call", "inv", ("sym", "J", ()))
         index = self.index()
+        if name in ("s", "t") and self.peek() == ("op", "(") and self.peek(1)[1] in VARIABLES:
+            self.arguments()  # s(x_b): the net's output, by name
+            index = index or self.index()
         if name == "J":
             if index and index[0] in ("f", "x", "z", "θ"):
                 index = ()
@@ -642,7 +671,10 @@ class _Parser:
         for _ in range(2):
             if self.accept("_"):
                 closing = self.accept("{", "(")
-                while self.peek()[0] == "name":
+                # Without braces one letter, or Σ_ij: in Σ_i h w log|s_i| the h is a factor.
+                while self.peek()[0] == "name" and (
+                    closing or not indices or {indices[-1], self.peek()[1]} <= set("ijk")
+                ):
                     indices.append(str(self.take()[1]))
                     self.accept(",")
                 if self.accept("="):

@@ -143,11 +143,11 @@ def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
         if single_step and agree(got, [np.array(v) for v in one_step]):
             return _right(layer, "the log-determinant of one step; the flow's is the sum over them")
     if agree(got, target) and not allow_restating:
-        _refuse_restating(layer, used)
+        _refuse_restating(layer, tree)
     if agree(got, target):
         return _right(layer, PRAISE[layer])
     if layer == "lu" and agree(got, [p.symbols["h"] * p.symbols["w"] * p.target for p in here]):
-        _refuse_restating(layer, used) if not allow_restating else None
+        _refuse_restating(layer, tree) if not allow_restating else None
         return _right(layer, "h·w·Σ log|s|, the whole layer's; the slide's log|det W| has no h·w")
 
     if found := diagnose(layer, got):
@@ -174,18 +174,26 @@ def _undefined_at(here: tuple, got: list) -> str:
     return f": at {bad.words.replace('-', '−')} your formula is undefined" if bad else ""
 
 
-def _refuse_restating(layer: str, used: set[str]) -> None:
+def _refuse_restating(layer: str, tree: tuple) -> None:
+    used = symbols(tree)
     if layer != "flow" and used & {"J", "deriv"}:
         raise Mistake(
             "restates", "true for any layer; now put in this layer's own Jacobian, its parameters."
         )
-    if layer == "lu" and used & {"W", "P", "L", "U"}:
+    if layer == "lu" and used & {"W", "P", "L", "U"} and takes_determinant(tree):
         raise Mistake(
             "restates",
             "true, but it still takes a determinant of a c × c matrix. Write it with s alone.",
         )
     if layer == "additive_coupling" and "s" in used:
         raise Mistake("restates", "in additive coupling s = 1: put that in. What remains?")
+
+
+def takes_determinant(tree: object) -> bool:
+    """Whether det stands anywhere in a tree; diag(U + diag(s)) only reads off what is there."""
+    if not isinstance(tree, tuple):
+        return False
+    return tree[:2] == ("call", "det") or any(map(takes_determinant, tree))
 
 
 def _right(layer: str, what: str) -> Grade:
