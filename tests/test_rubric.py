@@ -95,3 +95,39 @@ def test_every_concept_is_in_exactly_one_list(text: str, question: str) -> None:
     names = sorted(result.found + result.missing + result.contradictory)
     assert names == sorted(c.name for c in CONCEPTS[question])
     assert "<script" not in result._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("1", "Лог-детерминант не равен следу якобиана, это логарифм модуля его определителя."),
+        ("1", "Additive coupling preserves the volume, so its log-determinant is zero."),
+        ("2", "Actnorm, unlike batch norm, does not use the statistics of every batch."),
+        ("2", "Сеть не обязана быть обратимой, потому что мы её никогда не обращаем."),
+        ("3", "Instead of a QR decomposition they use LU: W = PL(U+diag(s))."),
+        ("3", "Не QR-разложение, а LU-разложение: W = PL(U+diag(s))."),
+        ("3", "There is no need to compute the determinant: log|det W| = sum(log|s|)."),
+        ("3", "Не нужно считать определитель за O(c^3): он равен произведению диагонали s."),
+    ],
+)
+def test_a_denied_opposite_is_no_contradiction(question, text):
+    assert not reflect(question, text).contradictory
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "concept"),
+    [
+        ("1", "The map preserves the volume.", "change of volume"),
+        ("1", "Логарифм определителя — это след якобиана.", "log of the Jacobian determinant"),
+        (
+            "2",
+            "Actnorm uses the statistics of every batch.",
+            "actnorm: scale and shift per channel",
+        ),
+        ("3", "Стоимость растёт с O(c) до O(c^3).", "cost falls from O(c³) to O(c)"),
+        ("3", "W не раскладывается в LU.", "LU factorisation"),
+        ("3", "They do it with a QR decomposition.", "LU factorisation"),
+    ],
+)
+def test_the_opposite_itself_still_is_one(question, text, concept):
+    assert reflect(question, text).contradictory == [concept]

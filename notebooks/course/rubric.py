@@ -95,6 +95,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "log of the Jacobian determinant",
             (r"\blog|\bln\b|логарифм", DETERMINANT, r"jacob|якоби|d[zhyf]\w*\s*/\s*d[xhz]|∂\w+/∂|deriv|производн"),
             (r"(?:is|equals|это|равен) (?:the )?(?:log\w* of (?:the )?)?(?:trace|след)",),
+            benign=r"не (?:равен )?след[^,.]*|not (?:equal )?(?:to )?(?:the )?trace[^,.]*",
         ),
         Concept(
             "absolute value",
@@ -104,7 +105,8 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "change of volume",
             (r"volum|объ[её]м|densit|плотност|log p\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|меня|измен|растя|сжи|сжат|поправ|log p\s*\(z\)"),
-            (r"(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",),
+            # A layer that keeps volume is no contradiction; to say so of every map is one.
+            (r"^(?!.*(?:additive|nice|permut|shift|аддитив|перестанов|сдвиг|\bif\b|если)).*(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",),
         ),
         Concept(
             "sum over steps",
@@ -156,13 +158,13 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
                 r"сеть[^.]*(?<!не )(?:должна|обязана) быть обратим",
                 r"(?:requires|need to|needs) inver\w+ (?:of )?the (?:neural )?net",
             ),
-            benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|not (?:be|have)|без|не нужно|не требу\w*|не надо|не обяза\w*|не обращ\w*",
+            benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|not (?:be|have)|без|не нужно|не требу\w*|не надо|не обяза\w*|(?:никогда )?не обращ\w*",
         ),
     ),
     "3": (
         Concept(
             "LU factorisation",
-            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bплу\b", r"factor|decompos|=|paramet|written|write|разлож|запис|представ|факториз|разлага"),
+            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bплу\b", r"factor|decompos|=|paramet|written|write|разлож|запис|представ|факториз|разлага|расклад"),
             (r"(?:qr|svd|cholesky)[- ](?:decompos|factor|разлож)",),
         ),
         Concept(
@@ -188,6 +190,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "log-determinant from s",
             (DETERMINANT, r"\bs\b|log\s*\|s\||diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
+            benign=r"(?:no need|(?:not|n['’]t) (?:need|have)|need not)(?: to)?(?: comput\w*)?|не (?:нужно|надо|требуется|приходится)(?: (?:счита|вычисл)\w*)?",
         ),
         Concept(
             "cost falls from O(c³) to O(c)",
@@ -212,9 +215,9 @@ RELATION = re.compile(
     r"|gives?|uses?|takes?|makes?|passes|stays?|becomes?|equals?|says?|measures?|tells?|goes"
     r"|(?:re)?writ\w+|solv(?:e|es|ing)|computes?|predicts?|scal(?:es|ed)|shifts|multipl(?:y|ies)"
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
-    r"|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
+    r"|preserves?|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
     r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
-    r"|\bэто\b|\bне\b|\b\w{2,30}(?:ет|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
+    r"|\bэто\b|\bне\b|\b\w{2,30}(?:[её]т|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
     r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|есть|остаётся|остается)\b"
     r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или|ем|им)\b",
     re.IGNORECASE,
@@ -229,6 +232,10 @@ HARMLESS = re.compile(
     re.IGNORECASE,
 )
 SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|;")
+# What turns an opposite round: "instead of a QR decomposition", "не равен следу".
+REVERSED = re.compile(
+    r"(?:\bnot|\binstead of|\brather than|\bunlike|\bне|\bвместо|\bв отличие от)\s+(?:\w+\s+){0,2}$"
+)
 NEAR = 30  # characters before a matched word in which a negation denies it
 
 
@@ -257,10 +264,18 @@ class Reflection:
         )
 
 
+def _contradicts(pattern: str, sentence: str) -> bool:
+    """Whether the opposite is said, and not itself denied ("does not use every batch's mean")."""
+    found = re.search(pattern, sentence)
+    if not found or NEGATION.search(pattern):  # a pattern with a "not" has seen to that itself
+        return found is not None
+    return not (REVERSED.search(sentence[: found.start()]) or NEGATION.search(found[0]))
+
+
 def _matches(concept: Concept, sentence: str) -> str:
     """ "said", "denied" or "" for one concept in one lower-case sentence."""
     spots = [[m.start() for m in re.finditer(need, sentence)] for need in concept.needs]
-    if any(re.search(pattern, sentence) for pattern in concept.against):
+    if any(_contradicts(pattern, sentence) for pattern in concept.against):
         return "denied"
     if not all(spots):
         return ""
