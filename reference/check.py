@@ -151,6 +151,8 @@ def _subject(layer: object, inverse: Callable | None) -> _Subject:
         return _Subject(name, forward, inverse or (own if callable(own) else None), layers, notes)
     if callable(layer):
         name = getattr(layer, "__name__", type(layer).__name__)
+        own = getattr(layer, "inverse", None)  # an object that is called, and has its inverse
+        inverse = inverse or (own if callable(own) else None)
         return _Subject("the function" if name == "<lambda>" else name, layer, inverse, ())
     raise TypeError(
         f"layer is {layer!r:.60}; accepted: an object with forward(x) -> (y, logdet), "
@@ -359,11 +361,24 @@ def _independent(subject, x, y, logdet, ledger) -> None:
         ledger.unknown("examples apart", "it does not accept a batch of one")
         return
     scale = np.abs(y).max() + 1e-300
-    mixed = y_alone.shape != y.shape or np.abs(y_alone - y).max() > 1e-9 * scale
-    if mixed:
+    # "not <=": a NaN, such as a batch of one divided by its deviation of 0, is a difference.
+    if y_alone.shape != y.shape or not np.abs(y_alone - y).max() <= 1e-9 * scale:
         text = "y of one example depends on the others in the batch (batch statistics?)"
         ledger.fail("examples apart", text, "mixes examples", stop=True)
-    ledger.ok("examples apart", "no example's y depends on the others in the batch")
+    if logdet.shape == (len(x),):  # another shape is a mistake of its own
+        parts = [np.asarray(a[1]) for a in alone]
+        shape = next((p.shape for p in parts if p.shape != (1,)), None)
+        if shape is not None:
+            text = f"for a batch of one the log-det has shape {shape}; (1,) is expected"
+            ledger.fail("examples apart", text + " (a squeeze?)", "not per example")
+            return
+        finite = np.isfinite(logdet)  # the rest is named where it is compared
+        apart, together = np.concatenate(parts)[finite], logdet[finite]
+        if not np.all(np.abs(apart - together) <= 1e-9 * (1 + np.abs(together))):
+            text = "the log-det of one example depends on the others in the batch"
+            ledger.fail("examples apart", text, "mixes examples")
+            return
+    ledger.ok("examples apart", "nothing of one example depends on the others in the batch")
 
 
 def _shape_of_logdet(logdet, y, x, ledger):
@@ -400,7 +415,7 @@ def _measure(subject, x, ledger, max_dim):
     for i in range(count):
         for attempt in range(4):
             try:
-                J = jacobian(lambda p: _quiet(subject.forward, p), x[i : i + 1], max_dim=max_dim)
+                J = jacobian(lambda p: _quiet(subject.forward, p)[0], x[i : i + 1], max_dim=max_dim)
             except Exception as problem:
                 text = f"forward raised {type(problem).__name__} close to x: {problem}"
                 ledger.fail("numeric log-det", text, "raises", stop=True)
@@ -426,8 +441,8 @@ def _invertible(subject, x, y, jacobians, ledger) -> None:
     name = "invertible"
     worst = max(jacobians, key=lambda j: j.logabsdet_error)
     if worst.logabsdet_error > _limit(x[0].size):
-        smooth = worst.kink <= 1e-6 * (np.nanmax(np.abs(worst.value)) + 1e-300)
         finite = np.all(np.isfinite(worst.value))
+        smooth = finite and worst.kink <= 1e-6 * (np.abs(worst.value).max() + 1e-300)
         singular = finite and np.linalg.svd(worst.value, compute_uv=False)
         rank_lost = finite and singular[-1] <= 1e-12 * singular[0]
         if finite and not np.isfinite(worst.logabsdet_error) and (smooth or rank_lost):

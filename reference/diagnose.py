@@ -145,7 +145,7 @@ def logdet_mistakes(
         with np.errstate(all="ignore"):
             eps = gap / [np.sum(1 / np.abs(j.value.diagonal()[_touched(j)])) for j in jacobians]
             power = 10.0 ** np.round(np.log10(np.abs(eps[0])))
-        if 1e-14 < power < 1e-2 and np.allclose(eps, power, rtol=0.02):
+        if 1e-14 < power < 1e-2 and np.allclose(eps, power, rtol=0.02, atol=0):
             text = f"as if a small constant, about {eps[0]:.0e}, were added inside the log"
             found.setdefault("eps in the log", Mistake("eps in the log", text))
     return list(found.values())

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -279,3 +280,55 @@ def test_torch_in_training_mode_with_batch_norm_mixes_examples():
 def test_the_reference_never_imports_torch():
     code = "import sys, reference; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# -- found by attacking from outside ---------------------------------------------------------
+S = np.array([2.0, -0.5, 3.0])
+LOG_S = float(np.log(np.abs(S)).sum())
+VECTORS = np.random.default_rng(7).standard_normal((4, 3))
+
+
+def test_a_pair_may_be_a_list():
+    report = ref.check(lambda x: [S * x, np.full(len(x), LOG_S)], VECTORS)
+    assert report, report.message
+
+
+def test_a_batch_of_one_that_gives_nan_mixes_examples():
+    def batch_norm(x):
+        return (x - x.mean(0)) / x.std(0), np.full(len(x), -np.log(x.std(0)).sum())
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ref.check(batch_norm, VECTORS).mistake == "mixes examples"
+
+
+def test_a_logdet_right_in_company_and_wrong_alone():
+    def squeezed(x):
+        return S * x, np.squeeze(np.full((len(x), 1), LOG_S))
+
+    def lonely(x):
+        return S * x, np.full(len(x), LOG_S + (len(x) == 1))
+
+    def others(x):
+        return S * x, LOG_S + x.sum() - x.sum(1)
+
+    assert "(1,) is expected" in ref.check(squeezed, VECTORS).message
+    assert "mixes examples" in ref.check(lonely, VECTORS).mistake
+    assert "mixes examples" in ref.check(others, VECTORS).mistake
+
+
+def test_a_called_object_has_its_own_inverse_checked():
+    class Called:
+        def __call__(self, x):
+            return S * x, np.full(len(x), LOG_S)
+
+        def inverse(self, y):
+            return y
+
+    assert "inverse is the identity" in ref.check(Called(), VECTORS).mistake
+
+
+def test_a_small_relative_error_is_no_eps_in_the_log():
+    wrong = ref.check(lambda x: (S * x, np.full(len(x), LOG_S * (1 + 1e-8))), VECTORS)
+    assert not wrong
+    assert wrong.mistake is None
