@@ -295,6 +295,15 @@ def test_right_is_true_and_recorded(monkeypatch, tmp_path):
     assert [row[3:] for row in progress().rows if row[1] == FORWARD] == [("solved", 3)]
 
 
+def test_an_untouched_broken_layer_is_no_attempt(monkeypatch, tmp_path):
+    monkeypatch.setenv("GLOW_COURSE_PROGRESS", str(tmp_path / "p.json"))
+    broken = registry()["actnorm.broken"]
+    assert not check(broken.id, broken.stub_function())
+    assert [row[3:] for row in progress().rows if row[1] == broken.id] == [("open", 0)]
+    assert not check(broken.id, identity)
+    assert [row[3:] for row in progress().rows if row[1] == broken.id] == [("tried", 1)]
+
+
 def test_an_id_is_used_once():
     item = registry()[FORWARD]
 
@@ -324,6 +333,12 @@ def _layer_exercise():
         cases=(Case("a small batch", (x, s)),), hints=("", ""), judge=judge_layer,
         mutants=(Mutant("zero", lambda x, s: (s * x, np.zeros(len(x))), "It is not zero."),),
     )
+
+
+def test_a_wrong_number_beside_a_function_as_first_argument_gets_a_sentence():
+    verdict = judge(registry()["change.logdet"], lambda f, x, h: 7.0)
+    assert verdict.status == "wrong"
+    assert "log|det J| should be" in verdict.message
 
 
 def test_judge_layer_lets_the_reference_name_the_mistake():

@@ -159,9 +159,19 @@ def check(id: str, fn: Callable) -> Message:
     if not isinstance(exercise, Exercise):
         return exercise
     verdict = judge(exercise, fn)
-    if verdict.status != "not done":
+    if verdict.status != "not done" and not _untouched(exercise, fn):
         _progress.current().update(exercise.id, attempted=True, solved=verdict.status == "right")
     return _result(exercise, verdict)
+
+
+def _untouched(exercise: Exercise, fn: Callable) -> bool:
+    """Whether `fn` is the stub as handed out: a broken layer nobody has touched is no attempt."""
+
+    def essence(function: Callable) -> tuple | None:
+        code = getattr(function, "__code__", None)
+        return code and (code.co_code, code.co_names, code.co_consts)
+
+    return essence(fn) == essence(exercise.stub_function())
 
 
 def judge(exercise: Exercise, fn: Callable) -> Verdict:

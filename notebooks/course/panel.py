@@ -64,8 +64,8 @@ class MatchingPanel(widgets.VBox):
                                       if c.name[0] == letter]
                  for part, letter in PARTS.items()}
         self.choices = {
-            layer: tuple(widgets.Dropdown(options=cards[part], layout={"width": "15em"})
-                         for part in PARTS)
+            layer: tuple(widgets.Dropdown(options=cards[part], layout={"width": "15em"},
+                                          tooltip=f"{part} of {layer}") for part in PARTS)
             for layer in LAYERS
         }
         self.button = widgets.Button(description="check", tooltip="Run the match")
@@ -73,7 +73,9 @@ class MatchingPanel(widgets.VBox):
         self.button.on_click(self._answer)
         rows = [widgets.HBox([widgets.Label(layer, layout={"width": "9em"}), *lists])
                 for layer, lists in self.choices.items()]
-        super().__init__([*rows, self.button, self.result])
+        heads = [widgets.Label("", layout={"width": "9em"})]
+        heads += [widgets.Label(part, layout={"width": "15em"}) for part in PARTS]
+        super().__init__([widgets.HBox(heads), *rows, self.button, self.result])
 
     @property
     def answer(self) -> dict[str, tuple[str, ...]]:
