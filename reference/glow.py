@@ -118,6 +118,8 @@ class MultiScale:
     def unflatten(self, z: Array) -> list[Array]:
         """One vector (N, D) -> the L latents."""
         sizes = [int(np.prod(shape)) for shape in self.latent_shapes]
+        if not isinstance(z, np.ndarray):
+            raise TypeError(f"z must be an array, not {type(z).__name__}; accepted: (N, D)")
         if z.ndim != 2 or z.shape[1] != sum(sizes):
             raise ValueError(f"z has shape {z.shape}; accepted: (N, {sum(sizes)})")
         parts = np.split(z, np.cumsum(sizes)[:-1], axis=1)

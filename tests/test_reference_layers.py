@@ -256,3 +256,10 @@ def test_layers_leave_their_input_alone():
     for layer in (ref.Squeeze(), ref.ActNorm.from_data(X), ref.AffineCoupling(NET), ref.Split()):
         layer.inverse(layer.forward(x)[0])
     assert np.array_equal(x, X)
+
+
+@pytest.mark.parametrize("bad", [None, "z", [[1.0]]])
+def test_glow_names_a_latent_that_is_no_array(bad):
+    glow = ref.Glow.random((4, 6, 2), 1, 1, 4, np.random.default_rng(0))
+    with pytest.raises(TypeError, match="z must be an array"):
+        glow.inverse(bad)
