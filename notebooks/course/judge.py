@@ -184,6 +184,8 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
         value = np.asarray(None)
     if value.dtype.kind not in "biufc":
         return f"{subject} should be made of numbers; it is {_kind(got)}."
+    if truth.dtype.kind not in "biufc":  # compared with an argument that is a function
+        return "" if got is expected else f"{subject} is {_kind(got)}."
     if value.shape != truth.shape:
         return f"{subject} should have shape {truth.shape}; it has shape {value.shape}."
     if value.dtype.kind == "c" and truth.dtype.kind != "c":
