@@ -115,6 +115,27 @@ def log_density(x, f, df):
                 "It mixes logarithms: log|dz/dx| in base 2 beside a natural one. Use `np.log`.",
             ),
             Mutant(
+                "df at z",
+                lambda x, f, df: _log_normal(f(x)) + np.log(np.abs(df(f(x)))),
+                "It takes the derivative at z. dz/dx is a function of x: df(x), where x is.",
+            ),
+            Mutant(
+                "multiplies the log",
+                lambda x, f, df: _log_normal(f(x)) * np.abs(df(x)),
+                "It multiplies log p(z) by |dz/dx|. The density p(z) is multiplied by it; to its "
+                "logarithm log|dz/dx| is added.",
+            ),
+            Mutant(
+                "multiplies the logs",
+                lambda x, f, df: _log_normal(f(x)) * np.log(np.abs(df(x))),
+                "It multiplies two logarithms. The log of a product is the sum of the logs.",
+            ),
+            Mutant(
+                "log 2π whole",
+                lambda x, f, df: log_density(x, f, df) - HALF_LOG_2PI,
+                "The constant is −½ log(2π); it subtracts log(2π), twice as much.",
+            ),
+            Mutant(
                 "summed", lambda x, f, df: log_density(x, f, df).sum(), deserves="should have shape"
             ),
         ),
@@ -241,6 +262,28 @@ def log_abs_det(f, x, h):
                 lambda f, x, h: np.log(np.abs(np.diag(_differences(f, x, h)))).sum(),
                 "It uses the diagonal of J only. That is enough when J is triangular; here it is "
                 "full.",
+            ),
+            Mutant(
+                "det with its sign",
+                lambda f, x, h: np.linalg.det(_differences(f, x, h)),
+                "That is det J with its sign. Take |·| and then the logarithm.",
+            ),
+            Mutant(
+                "bars outside",
+                lambda f, x, h: np.abs(np.log(np.linalg.det(_differences(f, x, h)))),
+                "The bars stand outside the log, |log(·)|; they belong inside, log|·|.",
+            ),
+            Mutant(
+                "log of every entry",
+                lambda f, x, h: np.log(np.abs(_differences(f, x, h))).sum(),
+                "It adds up the logs of all entries of J. The determinant of the matrix is "
+                "wanted first, then one logarithm.",
+            ),
+            Mutant(
+                "all at once",
+                lambda f, x, h: np.log(np.abs((f(x + h) - f(x - h)) / (2 * h))).sum(),
+                "It nudges all numbers of x at once, which gives one direction, not a matrix. "
+                "Nudge one x_j at a time: each gives a column of J.",
             ),
             Mutant(
                 "trace",
@@ -396,6 +439,15 @@ def compose(x, layers):
                 "Every layer is given x. Hand each one what the layer before returned.",
             ),
             Mutant(
+                "log-dets too late",
+                lambda x, layers: (
+                    compose(x, layers)[0],
+                    compose(x, [lambda h, f=f: (f(h)[0], f(f(h)[0])[1]) for f in layers])[1],
+                ),
+                "It takes the log-det of each layer at its output, h_i. It belongs to the point "
+                "where the layer is applied, h_{i−1}: one call gives both.",
+            ),
+            Mutant(
                 "whole batch",
                 lambda x, layers: (compose(x, layers)[0], compose(x, layers)[1].sum()),
                 deserves="should have shape",
@@ -518,6 +570,24 @@ def log_abs_det_triangular(J):
                 "no log",
                 lambda J: np.abs(np.diag(J)).sum(),
                 "The log is missing: sum(log|diag|), not sum(|diag|).",
+            ),
+            Mutant(
+                "trace",
+                lambda J: np.diag(J).sum(),
+                "That is the trace. The diagonal entries multiply, so their logs add: "
+                "sum(log|diag|).",
+            ),
+            Mutant(
+                "every entry",
+                lambda J: np.log(np.abs(J)).sum(),
+                "It takes the log of every entry, the zeros included (log 0 = −∞). Only the "
+                "diagonal counts.",
+            ),
+            Mutant(
+                "det, no |·|",
+                lambda J: np.log(np.linalg.det(J)),
+                "It takes log(det J), of the whole matrix and without |·|. Where det J is "
+                "negative that is not a number, and the diagonal alone is enough.",
             ),
             Mutant(
                 "not summed", lambda J: np.log(np.abs(np.diag(J))), deserves="should have shape"

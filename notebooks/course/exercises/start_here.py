@@ -99,6 +99,18 @@ def triple(x):
                 "y is right. The sign of the log-determinant is turned over: stretching makes it "
                 "positive.",
             ),
+            Mutant(
+                "one log 3 for all",
+                _mutant(lambda x: np.log(3)),
+                "y is right. The log-determinant is log 3, for one number only and for the whole "
+                "batch: it should count all H·W·C numbers, once for each image.",
+            ),
+            Mutant(
+                "log of y",
+                _mutant(lambda x: np.log(3 * x)),
+                "y is right. That is the log of y. The log-determinant is about how y *changes* "
+                "with x: every number by the factor 3.",
+            ),
             Mutant("zero", _mutant(lambda x: np.zeros(len(x))), deserves="log-det"),
             Mutant("y only", lambda x: 3 * x, deserves="a tuple (y, logdet)"),
             Mutant("one number", _mutant(lambda x: x[0].size * np.log(3)), deserves="shape"),
