@@ -34,9 +34,18 @@ ROOT = FOLDER.parent
 SHOTS = Path(os.environ.get("GLOW_SCREENSHOTS", ROOT / "build" / "browser"))
 PATIENCE = 120  # seconds for one thing to happen; a guard against hanging, not a budget
 TOKEN = "a-token-for-this-test"
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-         "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--window-size=1280,1000")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,1000",
+)
 
 
 def _program(*names: str) -> str:
@@ -56,9 +65,19 @@ def _free_port() -> int:
 
 def _environment(home: Path) -> dict[str, str]:
     """Nobody's settings, nobody's progress."""
-    folders = {name: str(home / name.lower()) for name in (
-        "HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR",
-        "MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+    folders = {
+        name: str(home / name.lower())
+        for name in (
+            "HOME",
+            "IPYTHONDIR",
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "MPLCONFIGDIR",
+            "XDG_CONFIG_HOME",
+            "XDG_CACHE_HOME",
+        )
+    }
     for folder in folders.values():
         Path(folder).mkdir()
     return {**os.environ, **folders, "GLOW_COURSE_PROGRESS": str(home / "progress.json")}
@@ -82,22 +101,35 @@ def driver(tmp_path_factory) -> Iterator[Chrome]:
 def address(driver, tmp_path_factory) -> Iterator[str]:
     """JupyterLab by `make course`, on a copy of the notebooks in a folder with a space."""
     home = tmp_path_factory.mktemp("a student's home")
-    shutil.copytree(FOLDER, home / "notebooks", ignore=shutil.ignore_patterns(
-        ".*", "__pycache__"))
+    shutil.copytree(FOLDER, home / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))
     port = _free_port()
-    options = (f"--no-browser --ServerApp.port={port} --ServerApp.port_retries=0 "
-               f"--IdentityProvider.token={TOKEN}")
+    options = (
+        f"--no-browser --ServerApp.port={port} --ServerApp.port_retries=0 "
+        f"--IdentityProvider.token={TOKEN}"
+    )
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options += " --allow-root"
     with open(home / "server.log", "w") as log:
         server = subprocess.Popen(
-            [_program("make"), "-f", ROOT / "Makefile", "-o", ".venv/.installed", "course",
-             f"PY={sys.executable}", f"JUPYTER={options}"],
-            cwd=home, env=_environment(home), start_new_session=True, stdout=log, stderr=log)
+            [
+                _program("make"),
+                "-f",
+                ROOT / "Makefile",
+                "-o",
+                ".venv/.installed",
+                "course",
+                f"PY={sys.executable}",
+                f"JUPYTER={options}",
+            ],
+            cwd=home,
+            env=_environment(home),
+            start_new_session=True,
+            stdout=log,
+            stderr=log,
+        )
     try:
         url = f"http://127.0.0.1:{port}"
-        WebDriverWait(server, PATIENCE, 0.3).until(
-            lambda s: _answers(url) or s.poll() is not None)
+        WebDriverWait(server, PATIENCE, 0.3).until(lambda s: _answers(url) or s.poll() is not None)
         assert server.poll() is None, (home / "server.log").read_text()
         yield url
     finally:
@@ -121,8 +153,10 @@ class Page:
         count = len(nbformat.read(FOLDER / f"{notebook}.ipynb", as_version=4).cells)
         # JupyterLab draws cells bit by bit, and starts the kernel meanwhile.
         self.wait(lambda: len(self.all(".jp-Notebook-cell")) == count, "cells are missing")
-        self.wait(lambda: self.all('.jp-Notebook-ExecutionIndicator[data-status="idle"]'),
-                  "the kernel did not start")
+        self.wait(
+            lambda: self.all('.jp-Notebook-ExecutionIndicator[data-status="idle"]'),
+            "the kernel did not start",
+        )
 
     def wait(self, condition: Callable[[], Any], otherwise: str) -> Any:
         """Until it holds; what JupyterLab redraws while we look counts as not yet."""
@@ -134,17 +168,21 @@ class Page:
 
     def menu(self, name: str, entry: str) -> None:
         """Choose an entry of a menu, by mouse."""
-        bar = self.wait(lambda: [e for e in self.all(".lm-MenuBar-item") if e.text == name],
-                        f"no menu {name}")
+        bar = self.wait(
+            lambda: [e for e in self.all(".lm-MenuBar-item") if e.text == name], f"no menu {name}"
+        )
         bar[0].click()
-        items = self.wait(lambda: [e for e in self.all(".lm-Menu-item") if
-                                   e.text.split("\n")[0] == entry], f"no {entry} under {name}")
+        items = self.wait(
+            lambda: [e for e in self.all(".lm-Menu-item") if e.text.split("\n")[0] == entry],
+            f"no {entry} under {name}",
+        )
         items[0].click()
 
     def prompts(self) -> list[str]:
         return self.driver.execute_script(
             "return [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]"
-            ".map(e => e.textContent.trim())")
+            ".map(e => e.textContent.trim())"
+        )
 
     def run_all(self) -> None:
         """Forget the stored outputs, run all cells, wait for the last."""
@@ -156,8 +194,11 @@ class Page:
 
     def cell(self, text: str) -> WebElement:
         """The code cell whose source holds `text`, scrolled into view."""
-        (found,) = [c for c in self.all(".jp-CodeCell")
-                    if text in self.all(".jp-InputArea-editor", c)[0].get_attribute("textContent")]
+        (found,) = [
+            c
+            for c in self.all(".jp-CodeCell")
+            if text in self.all(".jp-InputArea-editor", c)[0].get_attribute("textContent")
+        ]
         self.show(found)
         return found
 
@@ -167,8 +208,10 @@ class Page:
     def run(self, cell: WebElement, line: str) -> str:
         """Type over the line of `cell` that begins like `line`, run the cell; its output."""
         start = line.split("=")[0]
-        (old,) = self.wait(lambda: [e for e in self.all(".cm-line", cell)
-                                    if e.text.startswith(start)], f"no line {start}")
+        (old,) = self.wait(
+            lambda: [e for e in self.all(".cm-line", cell) if e.text.startswith(start)],
+            f"no line {start}",
+        )
         before = self.prompt(cell)
         old.click()
         keys = ActionChains(self.driver)
@@ -202,14 +245,21 @@ def test_a_notebook_runs_its_slider_moves_and_its_formula_is_graded(driver, addr
     (handle,), (readout,) = page.all(".noUi-handle", cell), page.all(".widget-readout", cell)
     page.show(handle)
     start = readout.text
-    for move in (lambda: ActionChains(driver).drag_and_drop_by_offset(handle, -40, 0).perform(),
-                 lambda: handle.send_keys(Keys.ARROW_RIGHT)):  # by mouse, then by keyboard
+    for move in (
+        lambda: ActionChains(driver).drag_and_drop_by_offset(handle, -40, 0).perform(),
+        lambda: handle.send_keys(Keys.ARROW_RIGHT),
+    ):  # by mouse, then by keyboard
         before = readout.text
         move()
         page.wait(lambda: readout.text != before, "the slider did not move")  # noqa: B023
         # The picture follows: its words name the value that the slider shows.
-        page.wait(lambda: f"W({float(readout.text.replace('−', '-')):g})" in
-                  page.all("details", cell)[-1].get_attribute("textContent"), "a stale picture")
+        page.wait(
+            lambda: (
+                f"W({float(readout.text.replace('−', '-')):g})"
+                in page.all("details", cell)[-1].get_attribute("textContent")
+            ),
+            "a stale picture",
+        )
     assert readout.text != start
     page.shot("05-slider")
 

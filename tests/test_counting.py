@@ -22,12 +22,24 @@ def test_a_matrix_product_costs_nmk(n, m, k):
     np.testing.assert_allclose(product.astype(float), a @ b, rtol=1e-14)
 
 
-@pytest.mark.parametrize("operation", [
-    lambda x, y: x + y, lambda x, y: x - y, lambda x, y: x * y, lambda x, y: x / y,
-    lambda x, y: 2 - x, lambda x, y: 2 / x, lambda x, y: x**2, lambda x, y: np.log(np.abs(x)),
-    lambda x, y: np.exp(x), lambda x, y: np.sqrt(np.abs(x)), lambda x, y: x[0] * y,
-    lambda x, y: y * x[0], lambda x, y: np.where(x > y, x, y) + 0,
-])
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda x, y: x + y,
+        lambda x, y: x - y,
+        lambda x, y: x * y,
+        lambda x, y: x / y,
+        lambda x, y: 2 - x,
+        lambda x, y: 2 / x,
+        lambda x, y: x**2,
+        lambda x, y: np.log(np.abs(x)),
+        lambda x, y: np.exp(x),
+        lambda x, y: np.sqrt(np.abs(x)),
+        lambda x, y: x[0] * y,
+        lambda x, y: y * x[0],
+        lambda x, y: np.where(x > y, x, y) + 0,
+    ],
+)
 def test_values_are_right_and_each_operation_is_booked(operation):
     x, y = rng.normal(size=7), rng.normal(size=7)
     tally = Tally()

@@ -17,9 +17,18 @@ from course.exercise import Case, Exercise, Mutant, identity, judge, register, r
 from course.judge import judge_layer
 
 NOTEBOOKS = {
-    "00_start_here", "01_change_of_variables", "02_flows_as_models", "03_squeeze_and_split",
-    "04_actnorm", "05_invertible_1x1_conv", "06_lu_decomposition", "07_coupling", "08_glow",
-    "09_training", "10_experiments", "11_questions",
+    "00_start_here",
+    "01_change_of_variables",
+    "02_flows_as_models",
+    "03_squeeze_and_split",
+    "04_actnorm",
+    "05_invertible_1x1_conv",
+    "06_lu_decomposition",
+    "07_coupling",
+    "08_glow",
+    "09_training",
+    "10_experiments",
+    "11_questions",
 }
 EXERCISES = list(registry().values())
 MUTANTS = [pytest.param(e, m, id=f"{e.id}-{m.name}") for e in EXERCISES for m in e.mutants]
@@ -122,32 +131,36 @@ def _nothing_later(x, s, b):
     return s * x + b if len(s) == 3 else None
 
 
-@pytest.mark.parametrize("fn, sentence", [
-    (_raises(ValueError("no good")), "raised ValueError: no good (line "),
-    (_raises(ValueError("x" * 10_000)), "x…"),
-    (_raises(SystemExit(3)), "SystemExit"),
-    (_raises(_Rude()), "_Rude"),
-    (_raises(KeyboardInterrupt()), "interrupted"),
-    (_recursion, "RecursionError"),
-    (lambda x: x, "TypeError"),
-    (lambda x, s, b: (s * x + b).tolist(), "is a list"),
-    (lambda x, s, b: {"y": x}, "is a dict"),
-    (lambda x, s, b: "text", "should be made of numbers; it is a str"),
-    (lambda x, s, b: object(), "should be made of numbers; it is an object"),
-    (lambda x, s, b: (s * x + b, 0), "is a tuple"),
-    (lambda x, s, b: 1.0, "should have shape (2, 5, 7, 3); it has shape ()"),
-    (lambda x, s, b: (s * x + b)[0], "should have shape (2, 5, 7, 3)"),
-    (lambda x, s, b: (s * x + b) + 0j, "is complex"),
-    (lambda x, s, b: np.full(x.shape, np.nan), "it is nan"),
-    (lambda x, s, b: -(s * x + b), "wrong sign"),
-    (lambda x, s, b: 35 * (s * x + b), "35 times"),
-    (lambda x, s, b: s * x + b + 1e-6, "entries differ"),
-    (_float32, "float32"),
-    (_torch, "torch tensor"),
-    (_nothing_later, "is a `return` missing"),
-    (None, "of type NoneType"),
-    (np.zeros(3), "without brackets"),
-], ids=str)
+@pytest.mark.parametrize(
+    "fn, sentence",
+    [
+        (_raises(ValueError("no good")), "raised ValueError: no good (line "),
+        (_raises(ValueError("x" * 10_000)), "x…"),
+        (_raises(SystemExit(3)), "SystemExit"),
+        (_raises(_Rude()), "_Rude"),
+        (_raises(KeyboardInterrupt()), "interrupted"),
+        (_recursion, "RecursionError"),
+        (lambda x: x, "TypeError"),
+        (lambda x, s, b: (s * x + b).tolist(), "is a list"),
+        (lambda x, s, b: {"y": x}, "is a dict"),
+        (lambda x, s, b: "text", "should be made of numbers; it is a str"),
+        (lambda x, s, b: object(), "should be made of numbers; it is an object"),
+        (lambda x, s, b: (s * x + b, 0), "is a tuple"),
+        (lambda x, s, b: 1.0, "should have shape (2, 5, 7, 3); it has shape ()"),
+        (lambda x, s, b: (s * x + b)[0], "should have shape (2, 5, 7, 3)"),
+        (lambda x, s, b: (s * x + b) + 0j, "is complex"),
+        (lambda x, s, b: np.full(x.shape, np.nan), "it is nan"),
+        (lambda x, s, b: -(s * x + b), "wrong sign"),
+        (lambda x, s, b: 35 * (s * x + b), "35 times"),
+        (lambda x, s, b: s * x + b + 1e-6, "entries differ"),
+        (_float32, "float32"),
+        (_torch, "torch tensor"),
+        (_nothing_later, "is a `return` missing"),
+        (None, "of type NoneType"),
+        (np.zeros(3), "without brackets"),
+    ],
+    ids=str,
+)
 def test_check_answers_anything_with_a_sentence(fn, sentence):
     result = check(FORWARD, fn)
     assert result.status == "wrong"
@@ -210,7 +223,8 @@ def test_an_endless_loop_is_stopped(loop):
 def test_an_endless_loop_in_another_thread_is_left_behind():
     stop, outcomes = threading.Event(), []
     worker = threading.Thread(
-        target=lambda: outcomes.append(attempt(lambda x: stop.wait(), (1,), seconds=0.2)))
+        target=lambda: outcomes.append(attempt(lambda x: stop.wait(), (1,), seconds=0.2))
+    )
     worker.start()
     worker.join()
     stop.set()
@@ -328,9 +342,18 @@ def _layer_exercise():
         return s * x, np.full(n, h * w * np.log(np.abs(s)).sum())
 
     return Exercise(
-        id="test.layer", notebook="04_actnorm", title="", minutes=1, difficulty=1, stub="",
-        solution=layer, truth=lambda x, s: ActNorm(s, 0 * s).forward(x), returns=("y", "logdet"),
-        cases=(Case("a small batch", (x, s)),), hints=("", ""), judge=judge_layer,
+        id="test.layer",
+        notebook="04_actnorm",
+        title="",
+        minutes=1,
+        difficulty=1,
+        stub="",
+        solution=layer,
+        truth=lambda x, s: ActNorm(s, 0 * s).forward(x),
+        returns=("y", "logdet"),
+        cases=(Case("a small batch", (x, s)),),
+        hints=("", ""),
+        judge=judge_layer,
         mutants=(Mutant("zero", lambda x, s: (s * x, np.zeros(len(x))), "It is not zero."),),
     )
 

@@ -82,8 +82,20 @@ def _surface(ax, v):
 
 
 SPATIAL = {_spatial_line, _spatial_scatter, _surface}
-FLAT = {_line, _scatter, _scatter_values, _image, _mesh, _contour, _bars, _fill, _arrows,
-        _segments, _errorbars, _histogram}
+FLAT = {
+    _line,
+    _scatter,
+    _scatter_values,
+    _image,
+    _mesh,
+    _contour,
+    _bars,
+    _fill,
+    _arrows,
+    _segments,
+    _errorbars,
+    _histogram,
+}
 every = pytest.mark.parametrize("draw", sorted(FLAT | SPATIAL, key=lambda f: f.__name__))
 
 
@@ -119,15 +131,27 @@ def test_noise_of_1e_10_does_not_change_a_line(data):
 
 
 def test_a_thousandth_everywhere_changes_a_line(data):
-    assert _print(_line, data + 1e-3 * np.ptp(data) * np.sin(np.arange(64)).reshape(8, 8)
-                  ) != _print(_line, data)
+    assert _print(
+        _line, data + 1e-3 * np.ptp(data) * np.sin(np.arange(64)).reshape(8, 8)
+    ) != _print(_line, data)
 
 
-@pytest.mark.parametrize("data", [
-    np.linspace(0, 1, 101), np.linspace(-3, 3, 200) ** 2, np.arange(64) / 64, np.zeros(10),
-    np.full(10, 0.5), np.full(10, 1.0), np.logspace(-12, 0, 13), np.array([-1.0, 1.0] * 20),
-    np.repeat([0.25, 0.75], 8), np.sin(np.linspace(0, 2 * np.pi, 100)),
-], ids=range(10))
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.linspace(0, 1, 101),
+        np.linspace(-3, 3, 200) ** 2,
+        np.arange(64) / 64,
+        np.zeros(10),
+        np.full(10, 0.5),
+        np.full(10, 1.0),
+        np.logspace(-12, 0, 13),
+        np.array([-1.0, 1.0] * 20),
+        np.repeat([0.25, 0.75], 8),
+        np.sin(np.linspace(0, 2 * np.pi, 100)),
+    ],
+    ids=range(10),
+)
 def test_round_numbers_do_not_lie_on_an_edge(data):
     before = _print(_line, data)
     for seed in range(100):
@@ -160,9 +184,11 @@ def test_words_scales_and_missing_curves_count():
 
     assert "text A title | x | y | first | second" in drawn()
     changes = [
-        lambda ax: ax.set_title("Another"), lambda ax: ax.set_yscale("log"),
+        lambda ax: ax.set_title("Another"),
+        lambda ax: ax.set_yscale("log"),
         lambda ax: ax.lines[1].set_visible(False),
-        lambda ax: ax.text(0, 0, "a note"), lambda ax: ax.axhline(0),
+        lambda ax: ax.text(0, 0, "a note"),
+        lambda ax: ax.axhline(0),
     ]
     assert len({drawn(), *map(drawn, changes)}) == 1 + len(changes)
 

@@ -37,13 +37,21 @@ def _paths(root: Path) -> str:
 
 def test_the_students_zip_holds_no_solution(packed):
     with zipfile.ZipFile(packed) as archive:
-        texts = {name: archive.read(name).decode() for name in archive.namelist()
-                 if name.endswith((".py", ".ipynb", ".md", ".txt", ".json"))}
+        texts = {
+            name: archive.read(name).decode()
+            for name in archive.namelist()
+            if name.endswith((".py", ".ipynb", ".md", ".txt", ".json"))
+        }
     assert any(name.endswith(f"{LIGHT}.ipynb") for name in texts)
     for item in registry().values():
         source = item.source()
-        variants = (source, nbformat.v4.writes(nbformat.v4.new_notebook(cells=[code(source)])
-                                               ).split('"source": [')[1].split("]")[0].strip())
+        variants = (
+            source,
+            nbformat.v4.writes(nbformat.v4.new_notebook(cells=[code(source)]))
+            .split('"source": [')[1]
+            .split("]")[0]
+            .strip(),
+        )
         holders = [n for n, text in texts.items() for v in variants if v in text]
         assert holders == [], f"{item.id} is answered in {holders}"
 
@@ -54,8 +62,15 @@ def test_nothing_hidden_built_or_private_is_packed(packed):
     parts = {part for name in names for part in name.parts}
     assert not [part for part in parts if part.startswith(".") or part == "__pycache__"]
     assert not {"tests", "runs", "data.zip", "dist"} & {name.parts[1] for name in names}
-    assert {"reference", "glowlite", "notebooks", "Makefile", "pyproject.toml",
-            "constraints.txt", "LICENSE"} <= {name.parts[1] for name in names}
+    assert {
+        "reference",
+        "glowlite",
+        "notebooks",
+        "Makefile",
+        "pyproject.toml",
+        "constraints.txt",
+        "LICENSE",
+    } <= {name.parts[1] for name in names}
 
 
 def test_equal_files_give_equal_zips(packed, tmp_path):
@@ -79,8 +94,11 @@ for item in registry().values():
 print(len(registry()))
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, str(unpacked)], text=True, capture_output=True,
-        env={**os.environ, "PYTHONPATH": _paths(unpacked), "GLOW_COURSE_PROGRESS": "memory"})
+        [sys.executable, "-c", script, str(unpacked)],
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": _paths(unpacked), "GLOW_COURSE_PROGRESS": "memory"},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(len(registry()))
 
@@ -91,8 +109,10 @@ def test_a_students_notebook_runs_in_a_folder_with_a_space(unpacked, monkeypatch
     book = nbformat.read(folder / f"{LIGHT}.ipynb", as_version=4)
     stored = len(book.cells)
     item = registry()["actnorm.forward"]
-    book.cells += [code("import course; print(course.__file__)"),
-                   code(f'{item.source()}\n\ncheck("{item.id}", {item.name})')]
+    book.cells += [
+        code("import course; print(course.__file__)"),
+        code(f'{item.source()}\n\ncheck("{item.id}", {item.name})'),
+    ]
     execute(book, folder)
     where, verdict = book.cells[stored:]
     assert str(unpacked) in where.outputs[0]["text"]

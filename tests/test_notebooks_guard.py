@@ -42,11 +42,15 @@ def good(tmp_path_factory):
     """A small notebook without a fault, executed once for all tests."""
     cells = [
         md("# Actnorm\n\n**Goals** to scale. **Minutes** 5. **Slides** Actnorm."),
-        code("import matplotlib.pyplot as plt\nimport numpy as np\n\n"
-             "from course import check, predict, progress, show, style\n\nstyle.use()"),
+        code(
+            "import matplotlib.pyplot as plt\nimport numpy as np\n\n"
+            "from course import check, predict, progress, show, style\n\nstyle.use()"
+        ),
         code('predict("What is log|det I|?", ["0", "1"], "0", "det I is 1.")'),
-        code('fig, ax = plt.subplots()\nax.plot([1, 2, 4])\n'
-             'show(fig, "A line that rises ever faster, from one to four.")'),
+        code(
+            "fig, ax = plt.subplots()\nax.plot([1, 2, 4])\n"
+            'show(fig, "A line that rises ever faster, from one to four.")'
+        ),
         md("## Your turn\n\nScale and shift."),
         exercise("actnorm.forward"),
         exercise("actnorm.logdet"),
@@ -138,64 +142,75 @@ def _solved(book):
 WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "ab"}, "text/plain": "slider"}
 
 
-@pytest.mark.parametrize("change, sentence", [
-    (_cell(2, execution_count=None), "execution count None"),
-    (_swap_counts, "execution count 2; it should be 1"),
-    (_one_by_one, "execution count 2; it should be 1"),
-    (_cell(9, source=""), "an empty code cell"),
-    (_add(9, ";"), "trailing ;"),
-    (_add(9, "\nfrom IPython.display import clear_output"), "clear_output"),
-    (_cell(9, source="%%capture\n1 + 1"), "%capture"),
-    (_add(9, "\n# NBVAL_SKIP"), "nbval comment"),
-    (_add(9, "\nplt.show()"), "plt.show()"),
-    (_cell(9, source="%time 1 + 1"), "time-dependent"),
-    (_add(9, "\nimport time; time.time()"), "time-dependent"),
-    (_add(9, "\nrng = np.random.default_rng()"), "without a seed"),
-    (_add(9, "\nnp.random.randn(3)"), "global random state"),
-    (_cell(9, source="!ls"), "shell command"),
-    (_add(9, "\nopen('/home/me/x.txt')"), "a path of one machine"),
-    (_add(5, "\nSee /Users/me/x.png"), "a path of one machine"),
-    (_stream("stdout", "saved to /tmp/abc"), "a path of one machine in an output"),
-    (_stream("stdout", "<object at 0x7f1eadee4680>"), "memory address"),
-    (_stream("stderr", "a warning"), "stderr"),
-    (_output(9, {"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}),
-     "a stored error: ValueError"),
-    (_tag(9, "nbval-skip"), "the tag nbval-skip is not allowed"),
-    (_tag(9, "raises-exception"), "the tag raises-exception is not allowed"),
-    (_tag(9, "nbval-ignore-output"), "for progress() and widgets only"),
-    (_tag(8), "tag the cell nbval-ignore-output"),
-    (_display(9, WIDGET), "a widget that nbval cannot compare"),
-    (_display(9, WIDGET), "a widget without a static picture"),
-    (_display(9, {"image/png": "iVBO", "text/plain": "<Figure size 640x480>"}), "without alt text"),
-    (_display(9, {"image/svg+xml": "<svg/>", "text/plain": "Figure: x"}), "without alt text"),
-    (_display(9, {"text/html": "<img src='x.png'>", "text/plain": ""}), "image without alt"),
-    (_figure_text("Figure: only words, no data"), "without a fingerprint"),
-    (_add(5, "\n![](picture.png)"), "image without alt text"),
-    (_add(5, '\n<img src="picture.png">'), "image without alt text"),
-    (_cell(5, attachments={"a.png": {"image/png": "iVBO"}}), "attached picture"),
-    (_add(5, " word" * 1500), "words; at most 1500"),
-    (lambda b: b.cells.extend(md("More.") for _ in range(20)), "45 cells; 25 to 40"),
-    (lambda b: b.cells.__delitem__(slice(15, None)), "15 cells; 25 to 40"),
-    (_stream("stdout", "x" * 1_100_000), "at most 1000000"),
-    (lambda b: b.cells.pop(0), "the first cell must be Markdown"),
-    (_cell(1, source="# Actnorm\n\n**Minutes** 5. **Slides** Actnorm."), "give goals"),
-    (_cell(1, source="# Actnorm\n\n**Goals** x. **Slides** Actnorm."), "give minutes"),
-    (_cell(1, source="# Actnorm\n\n**Goals** x. **Minutes** 5."), "give slides"),
-    (_add(5, "\n# Second title"), "2 titles"),
-    (_cell(5, source="### Your turn"), "a heading of level 3 follows one of level 1"),
-    (_cell(5, source="## Ours"), "no 'Your turn'"),
-    (_cell(3, source="1"), "no prediction question"),
-    (_cell(6, source='1 + 1'), "'actnorm.forward' is registered and missing here"),
-    (lambda b: b.cells.append({**copy.deepcopy(b.cells[5]), "id": "x"}), "stands there twice"),
-    (_cell(6, source='check("actnorm.nothing", print)'), "'actnorm.nothing' is not registered"),
-    (_cell(6, source='check("actnorm.forward", print)'), "does not hold its stub"),
-    (_add(6, "\n1 + 1"), "does not end with its check"),
-    (_solved, "is not that of its stub"),
-    (lambda b: b.metadata.kernelspec.update(name="mykernel"), "the kernel is 'mykernel'"),
-    (lambda b: b.metadata.pop("kernelspec"), "the kernel is None"),
-    (lambda b: b.metadata.update(widgets={"state": {}}), "widget state"),
-    (lambda b: b.cells.append(copy.deepcopy(b.cells[4])), "not a valid notebook"),
-], ids=str)
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (_cell(2, execution_count=None), "execution count None"),
+        (_swap_counts, "execution count 2; it should be 1"),
+        (_one_by_one, "execution count 2; it should be 1"),
+        (_cell(9, source=""), "an empty code cell"),
+        (_add(9, ";"), "trailing ;"),
+        (_add(9, "\nfrom IPython.display import clear_output"), "clear_output"),
+        (_cell(9, source="%%capture\n1 + 1"), "%capture"),
+        (_add(9, "\n# NBVAL_SKIP"), "nbval comment"),
+        (_add(9, "\nplt.show()"), "plt.show()"),
+        (_cell(9, source="%time 1 + 1"), "time-dependent"),
+        (_add(9, "\nimport time; time.time()"), "time-dependent"),
+        (_add(9, "\nrng = np.random.default_rng()"), "without a seed"),
+        (_add(9, "\nnp.random.randn(3)"), "global random state"),
+        (_cell(9, source="!ls"), "shell command"),
+        (_add(9, "\nopen('/home/me/x.txt')"), "a path of one machine"),
+        (_add(5, "\nSee /Users/me/x.png"), "a path of one machine"),
+        (_stream("stdout", "saved to /tmp/abc"), "a path of one machine in an output"),
+        (_stream("stdout", "<object at 0x7f1eadee4680>"), "memory address"),
+        (_stream("stderr", "a warning"), "stderr"),
+        (
+            _output(
+                9, {"output_type": "error", "ename": "ValueError", "evalue": "", "traceback": []}
+            ),
+            "a stored error: ValueError",
+        ),
+        (_tag(9, "nbval-skip"), "the tag nbval-skip is not allowed"),
+        (_tag(9, "raises-exception"), "the tag raises-exception is not allowed"),
+        (_tag(9, "nbval-ignore-output"), "for progress() and widgets only"),
+        (_tag(8), "tag the cell nbval-ignore-output"),
+        (_display(9, WIDGET), "a widget that nbval cannot compare"),
+        (_display(9, WIDGET), "a widget without a static picture"),
+        (
+            _display(9, {"image/png": "iVBO", "text/plain": "<Figure size 640x480>"}),
+            "without alt text",
+        ),
+        (_display(9, {"image/svg+xml": "<svg/>", "text/plain": "Figure: x"}), "without alt text"),
+        (_display(9, {"text/html": "<img src='x.png'>", "text/plain": ""}), "image without alt"),
+        (_figure_text("Figure: only words, no data"), "without a fingerprint"),
+        (_add(5, "\n![](picture.png)"), "image without alt text"),
+        (_add(5, '\n<img src="picture.png">'), "image without alt text"),
+        (_cell(5, attachments={"a.png": {"image/png": "iVBO"}}), "attached picture"),
+        (_add(5, " word" * 1500), "words; at most 1500"),
+        (lambda b: b.cells.extend(md("More.") for _ in range(20)), "45 cells; 25 to 40"),
+        (lambda b: b.cells.__delitem__(slice(15, None)), "15 cells; 25 to 40"),
+        (_stream("stdout", "x" * 1_100_000), "at most 1000000"),
+        (lambda b: b.cells.pop(0), "the first cell must be Markdown"),
+        (_cell(1, source="# Actnorm\n\n**Minutes** 5. **Slides** Actnorm."), "give goals"),
+        (_cell(1, source="# Actnorm\n\n**Goals** x. **Slides** Actnorm."), "give minutes"),
+        (_cell(1, source="# Actnorm\n\n**Goals** x. **Minutes** 5."), "give slides"),
+        (_add(5, "\n# Second title"), "2 titles"),
+        (_cell(5, source="### Your turn"), "a heading of level 3 follows one of level 1"),
+        (_cell(5, source="## Ours"), "no 'Your turn'"),
+        (_cell(3, source="1"), "no prediction question"),
+        (_cell(6, source="1 + 1"), "'actnorm.forward' is registered and missing here"),
+        (lambda b: b.cells.append({**copy.deepcopy(b.cells[5]), "id": "x"}), "stands there twice"),
+        (_cell(6, source='check("actnorm.nothing", print)'), "'actnorm.nothing' is not registered"),
+        (_cell(6, source='check("actnorm.forward", print)'), "does not hold its stub"),
+        (_add(6, "\n1 + 1"), "does not end with its check"),
+        (_solved, "is not that of its stub"),
+        (lambda b: b.metadata.kernelspec.update(name="mykernel"), "the kernel is 'mykernel'"),
+        (lambda b: b.metadata.pop("kernelspec"), "the kernel is None"),
+        (lambda b: b.metadata.update(widgets={"state": {}}), "widget state"),
+        (lambda b: b.cells.append(copy.deepcopy(b.cells[4])), "not a valid notebook"),
+    ],
+    ids=str,
+)
 def test_a_planted_offence_is_found(judged, change, sentence):
     assert any(sentence in offence for offence in judged(change))
 
@@ -215,7 +230,8 @@ def test_an_exercise_of_another_notebook_is_an_offence(judged, exercises):
 def test_a_broken_layer_to_mend_stands_there_as_wrong(judged, exercises):
     broken = dict(exercises)
     broken["actnorm.forward"] = dataclasses.replace(
-        exercises["actnorm.forward"], stub_deserves="h·w")
+        exercises["actnorm.forward"], stub_deserves="h·w"
+    )
     assert any("is not that of its stub" in o for o in judged(known=broken))
 
 
@@ -245,8 +261,11 @@ def test_inject_refuses_a_cell_without_its_stub(good):
 
 
 def test_solve_sees_right_and_wrong(tmp_path, monkeypatch):
-    path = build(NAME, [code("import numpy as np\nfrom course import check"),
-                        exercise("actnorm.forward")], tmp_path)
+    path = build(
+        NAME,
+        [code("import numpy as np\nfrom course import check"), exercise("actnorm.forward")],
+        tmp_path,
+    )
     assert solve(path) == {"actnorm.forward": True}
     monkeypatch.setattr(Exercise, "source", lambda self: "def actnorm_forward(x, s, b): return x")
     assert solve(path) == {"actnorm.forward": False}
@@ -264,10 +283,12 @@ def test_running_twice_gives_the_same_file(good, tmp_path):
 def test_execution_leaves_no_progress_and_does_not_read_it(tmp_path, monkeypatch):
     file = tmp_path / "mine.json"
     monkeypatch.setenv("GLOW_COURSE_PROGRESS", str(file))
-    book = nbformat.v4.new_notebook(cells=[
-        code("from course import check\nfrom course.exercise import identity"),
-        code('check("actnorm.forward", identity)'),
-    ])
+    book = nbformat.v4.new_notebook(
+        cells=[
+            code("from course import check\nfrom course.exercise import identity"),
+            code('check("actnorm.forward", identity)'),
+        ]
+    )
     execute(book, tmp_path)
     assert "Wrong." in book.cells[1].outputs[0]["data"]["text/plain"]
     assert not file.exists()
@@ -280,10 +301,14 @@ def test_find_chooses_and_says_what_is_missing():
 
 
 def test_an_endless_student_function_does_not_hang_a_notebook(tmp_path):
-    book = nbformat.v4.new_notebook(cells=[
-        code("from course.attempt import attempt\n\n\ndef f(x):\n    while True:\n        pass"),
-        code("print(attempt(f, (1,), seconds=0.3).trouble)"),
-    ])
+    book = nbformat.v4.new_notebook(
+        cells=[
+            code(
+                "from course.attempt import attempt\n\n\ndef f(x):\n    while True:\n        pass"
+            ),
+            code("print(attempt(f, (1,), seconds=0.3).trouble)"),
+        ]
+    )
     execute(book, tmp_path, timeout=60)
     assert "had not finished" in book.cells[1].outputs[0]["text"]
 

@@ -33,12 +33,24 @@ def test_two_notebooks_at_once_keep_each_others_records(path):
     assert set(Progress(path).records()) == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("damage", [
-    b"", b"{", b"null", b"[]", b'"text"', b"\xff\xfe\x00", b'{"exercises": []}',
-    b'{"exercises": {"a": 3}}', b'{"exercises": {"a": {"attempts": "many"}}}',
-    b'{"exercises": {"a": {"attempts": -1}}}', b'{"exercises": {"a": {"solved": 1}}}',
-    b"[" * 100_000,
-], ids=lambda d: d[:40].decode("latin1"))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"\xff\xfe\x00",
+        b'{"exercises": []}',
+        b'{"exercises": {"a": 3}}',
+        b'{"exercises": {"a": {"attempts": "many"}}}',
+        b'{"exercises": {"a": {"attempts": -1}}}',
+        b'{"exercises": {"a": {"solved": 1}}}',
+        b"[" * 100_000,
+    ],
+    ids=lambda d: d[:40].decode("latin1"),
+)
 def test_a_damaged_file_is_kept_aside_said_and_begun_anew(path, capsys, damage):
     path.write_bytes(damage)
     kept = Progress(path)

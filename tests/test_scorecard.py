@@ -56,10 +56,14 @@ def test_saved_once_and_replaced_only_by_force(tmp_path, name, part):
     assert part in path.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name, sentence", [
-    ("card.pdf", "ends in '.pdf'"), ("card", "ends in ''"),
-    ("no folder/card.md", "cannot be written"),
-])
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("card.pdf", "ends in '.pdf'"),
+        ("card", "ends in ''"),
+        ("no folder/card.md", "cannot be written"),
+    ],
+)
 def test_what_cannot_be_saved_is_said(tmp_path, name, sentence):
     assert sentence in str(CARD.save(tmp_path / name))
 

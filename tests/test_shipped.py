@@ -17,7 +17,9 @@ def test_an_unknown_name_lists_what_there_is():
 
 def test_a_missing_file_says_how_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "_FOLDER", tmp_path)
-    with pytest.raises(FileNotFoundError, match="glowlite train faces --epochs 11 --out runs/faces32"):
+    with pytest.raises(
+        FileNotFoundError, match="glowlite train faces --epochs 11 --out runs/faces32"
+    ):
         glowlite.pretrained()
 
 

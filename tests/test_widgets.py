@@ -15,13 +15,16 @@ def _no_file(monkeypatch, tmp_path):
     monkeypatch.setenv("GLOW_COURSE_PROGRESS", str(tmp_path / "progress.json"))
 
 
-@pytest.mark.parametrize("layer, formula, says", [
-    ("flow", "log p(z) + log|det dz/dx|", "<b style=\"color:#1b7f4b\">Right"),
-    ("flow", "log det dz/dx", "Not yet"),
-    ("conv1x1", r"h \cdot w \cdot \log|\det W|", "Right"),
-    ("conv1x1", "log|det W|", "h·w is missing"),
-    ("additive_coupling", "0", "Right"),
-])
+@pytest.mark.parametrize(
+    "layer, formula, says",
+    [
+        ("flow", "log p(z) + log|det dz/dx|", '<b style="color:#1b7f4b">Right'),
+        ("flow", "log det dz/dx", "Not yet"),
+        ("conv1x1", r"h \cdot w \cdot \log|\det W|", "Right"),
+        ("conv1x1", "log|det W|", "h·w is missing"),
+        ("additive_coupling", "0", "Right"),
+    ],
+)
 def test_a_formula_is_graded(layer, formula, says):
     panel = QuestionPanel("1")
     panel.layer.value, panel.formula.value = layer, formula
@@ -29,11 +32,18 @@ def test_a_formula_is_graded(layer, formula, says):
     assert says in panel.result.value
 
 
-@pytest.mark.parametrize("question, words, says", [
-    ("1", "Это логарифм модуля определителя якобиана dz/dx.", "You speak of: log of the Jacobian"),
-    ("2", "Actnorm scales and shifts each channel.", "You speak of: actnorm: scale and shift"),
-    ("3", "U is lower triangular.", "the opposite, look again: triangular factors"),
-])
+@pytest.mark.parametrize(
+    "question, words, says",
+    [
+        (
+            "1",
+            "Это логарифм модуля определителя якобиана dz/dx.",
+            "You speak of: log of the Jacobian",
+        ),
+        ("2", "Actnorm scales and shifts each channel.", "You speak of: actnorm: scale and shift"),
+        ("3", "U is lower triangular.", "the opposite, look again: triangular factors"),
+    ],
+)
 def test_words_are_mirrored(question, words, says):
     panel = QuestionPanel(question)
     panel.words.value = words
@@ -96,17 +106,28 @@ def test_only_one_match_is_right():
     right = registry()["questions.matching"].solution()
     for layer in LAYERS:
         passing = [
-            (f, i, d) for f in functions for i in inverses for d in logdets
+            (f, i, d)
+            for f in functions
+            for i in inverses
+            for d in logdets
             if not mistakes({**right, layer: (f, i, d)})
         ]
         assert passing == [right[layer]]
 
 
-@pytest.mark.parametrize("answer", [
-    {}, {"actnorm": 3}, {"Actnorm": ("F3", "I2", "D4")}, {3: 4},
-    {"actnorm": ("F3", "I2", None)}, {"actnorm": ("F9", "I2", "D4")},
-    {"actnorm": ("F3" * 50, "", "")}, {"actnorm": [["F3"], 1, 2]},
-])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"actnorm": 3},
+        {"Actnorm": ("F3", "I2", "D4")},
+        {3: 4},
+        {"actnorm": ("F3", "I2", None)},
+        {"actnorm": ("F9", "I2", "D4")},
+        {"actnorm": ("F3" * 50, "", "")},
+        {"actnorm": [["F3"], 1, 2]},
+    ],
+)
 def test_odd_answers_get_a_sentence(answer):
     sentences = mistakes(answer)
     assert sum(layer in " ".join(sentences) for layer in LAYERS) == len(LAYERS)

@@ -21,14 +21,14 @@ SHORT = {"00"}
 _SOURCE = {
     r"clear_output": "clear_output hides outputs from comparison",
     r"(?m)^\s*%%?capture": "%capture hides outputs from comparison",
-    r"(?i)#\s*(nbval_\w+|pytest_validate_ignore_output)":
-        "an nbval comment switches comparison off",
+    r"(?i)#\s*(nbval_\w+|pytest_validate_ignore_output)": "an nbval comment stops comparison",
     r"(?m);[ \t]*$": "a trailing ; hides an output",
     r"plt\.show\(": "plt.show() shows a figure without words; use show(fig, alt)",
     r"(?m)^\s*%%?time|perf_counter|time\.time\(|datetime\.now|\.today\(": "time-dependent output",
     r"default_rng\(\s*\)": "a random generator without a seed",
-    r"np\.random\.(rand|randn|normal|uniform|seed|choice|permutation)\b":
-        "NumPy's global random state; use np.random.default_rng(seed)",
+    r"np\.random\.(rand|randn|normal|uniform|seed|choice|permutation)\b": (
+        "NumPy's global random state; use np.random.default_rng(seed)"
+    ),
     r"(?m)^\s*[!]|^\s*%pip|^\s*%%bash": "a shell command",
 }
 _MACHINE = re.compile(
@@ -130,8 +130,9 @@ def _exercises(path: Path, book: NotebookNode, exercises: dict):
             yield f"exercise {id!r} is registered for {exercises[id].notebook}"
         if ids.count(id) > 1:
             yield f"exercise {id!r} stands there twice"
-    yield from (f"exercise {id!r} is registered and missing here" for id in expected
-                if id not in ids)
+    yield from (
+        f"exercise {id!r} is registered and missing here" for id in expected if id not in ids
+    )
     for cell in cells:
         for id, name in CHECK.findall(cell.source):
             if id not in exercises:
@@ -149,8 +150,9 @@ def _exercises(path: Path, book: NotebookNode, exercises: dict):
         return
     if not ids:
         yield "no exercise"
-    if not any(c.cell_type == "markdown" and re.search(r"your turn", c.source, re.I)
-               for c in book.cells):
+    if not any(
+        c.cell_type == "markdown" and re.search(r"your turn", c.source, re.I) for c in book.cells
+    ):
         yield "no 'Your turn'"
     if not any(re.search(r"\bpredict\(", c.source) for c in cells):
         yield "no prediction question"
@@ -191,8 +193,11 @@ def _code(cell: NotebookNode, number: int, image_before: bool):
         yield f"{shows_progress[1]}() differs between readers; tag the cell nbval-ignore-output"
     if widget and not ignored:
         yield "a widget that nbval cannot compare; tag the cell nbval-ignore-output"
-    if widget and not image_before and not any("image/png" in o.get("data", {})
-                                               for o in cell.outputs):
+    if (
+        widget
+        and not image_before
+        and not any("image/png" in o.get("data", {}) for o in cell.outputs)
+    ):
         yield "a widget without a static picture in its cell or the code cell before"
     for output in cell.outputs:
         yield from _output(output, ignored)

@@ -24,9 +24,20 @@ from course.sealed import seal
 from tools.notebooks import FOLDER, filled, find, inject
 
 ROOT = FOLDER.parent
-CONTENTS = ("CHANGELOG.md", "LICENSE", "Makefile", "README.md", "constraints.txt",
-            "environment.yml", "pyproject.toml", "docs/faces.png", "glowlite", "notebooks",
-            "reference", "results")
+CONTENTS = (
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "constraints.txt",
+    "environment.yml",
+    "pyproject.toml",
+    "docs/faces.png",
+    "glowlite",
+    "notebooks",
+    "reference",
+    "results",
+)
 FOR_TEACHERS = ("docs/authoring.md", "docs/teaching.md")
 _WIDGET = "application/vnd.jupyter.widget-view+json"  # names another model in every run
 
@@ -37,8 +48,11 @@ def files(names: tuple[str, ...] = CONTENTS) -> Iterator[Path]:
         found = [ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*")
         for path in found:
             path = path.relative_to(ROOT)
-            if (ROOT / path).is_file() and path.suffix != ".pyc" and not any(
-                    part.startswith(".") or part == "__pycache__" for part in path.parts):
+            if (
+                (ROOT / path).is_file()
+                and path.suffix != ".pyc"
+                and not any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+            ):
                 yield path
 
 
@@ -50,11 +64,16 @@ def student(folder: Path, names: list[str] | None = None) -> Path:
     """
     for path in find(names):
         inject(nbformat.read(path, as_version=4))  # into a copy; raises where a stub is missing
-    return _write(folder / "glow-course-student.zip", {
-        path: seal((ROOT / path).read_text(encoding="utf-8")).encode() if _holds_answers(path)
-        else (ROOT / path).read_bytes()
-        for path in files() if _chosen(path, names)
-    })
+    return _write(
+        folder / "glow-course-student.zip",
+        {
+            path: seal((ROOT / path).read_text(encoding="utf-8")).encode()
+            if _holds_answers(path)
+            else (ROOT / path).read_bytes()
+            for path in files()
+            if _chosen(path, names)
+        },
+    )
 
 
 def instructor(folder: Path, names: list[str] | None = None) -> Path:
@@ -63,8 +82,11 @@ def instructor(folder: Path, names: list[str] | None = None) -> Path:
     Raises:
         ValueError: a solution was not accepted.
     """
-    contents = {path: (ROOT / path).read_bytes() for path in files(CONTENTS + FOR_TEACHERS)
-                if _chosen(path, names)}
+    contents = {
+        path: (ROOT / path).read_bytes()
+        for path in files(CONTENTS + FOR_TEACHERS)
+        if _chosen(path, names)
+    }
     for path in find(names):
         book, answers = filled(path)
         wrong = [id for id, right in answers.items() if not right]
@@ -83,8 +105,11 @@ def mutants() -> str:
     """Every wrong answer we expect, exercise by exercise, in Markdown."""
     lines = []
     for item in registry().values():
-        lines += [f"\n## {item.notebook}: {item.title} (`{item.id}`, {item.minutes} min)\n",
-                  "| wrong answer | what the student is told |", "|---|---|"]
+        lines += [
+            f"\n## {item.notebook}: {item.title} (`{item.id}`, {item.minutes} min)\n",
+            "| wrong answer | what the student is told |",
+            "|---|---|",
+        ]
         for mutant in item.mutants:
             said = mutant.says or f"… {mutant.deserves} …"
             cells = (text.replace("|", "\\|").replace("\n", " ") for text in (mutant.name, said))
@@ -113,8 +138,11 @@ def _write(target: Path, contents: dict[Path, bytes]) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.handout", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.handout",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("what", choices=("student", "instructor", "mutants"))
     parser.add_argument("names", nargs="*", help="numbers of notebooks, as 04; all by default")
     options = parser.parse_args(argv)
@@ -123,7 +151,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         target = {"student": student, "instructor": instructor}[options.what](
-            ROOT / "dist", options.names)
+            ROOT / "dist", options.names
+        )
     except ValueError as error:
         print(f"nothing written: {error}", file=sys.stderr)
         return 1

@@ -77,7 +77,10 @@ def execute(book: NotebookNode, folder: Path = FOLDER, timeout: int = 600) -> No
     os.environ["GLOW_COURSE_PROGRESS"] = "memory"  # the kernel inherits it
     try:
         NotebookClient(
-            book, timeout=timeout, kernel_name="python3", record_timing=False,
+            book,
+            timeout=timeout,
+            kernel_name="python3",
+            record_timing=False,
             resources={"metadata": {"path": str(folder)}},
         ).execute()
     finally:
@@ -128,7 +131,9 @@ def filled(path: Path) -> tuple[NotebookNode, dict[str, bool]]:
     execute(book, path.parent)
     texts = [
         output.get("data", {}).get("text/plain", "")
-        for cell in book.cells if cell.cell_type == "code" for output in cell.outputs
+        for cell in book.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
     ]
     return book, {id: any(text.startswith(f"{id}: Right.") for text in texts) for id in found}
 
@@ -144,8 +149,11 @@ def _save(book: NotebookNode, path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.notebooks", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.notebooks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("what", choices=["run", "solve"])
     parser.add_argument("names", nargs="*", help="first characters of file names, such as 04")
     options = parser.parse_args(argv)

@@ -21,8 +21,18 @@ BLOND = _rgb("f6dd92", "eac567", "dcae55")
 DARK_HAIR = _rgb("1d191c", "35231b", "54311f", "6d3a22", "87401f")
 GREY = _rgb("8d8f96", "b9b8ba", "e4e1dd")
 IRIS = _rgb("3c2415", "6a4020", "3f6b52", "3b6fa0", "56788c")
-BACKGROUND = _rgb("8fb8c9", "a9c7a1", "d9b48f", "c7a3b5", "8f9fc4", "6f8f94", "d8cbb4", "9a86a8",
-                  "5f7390", "e0a08a")
+BACKGROUND = _rgb(
+    "8fb8c9",
+    "a9c7a1",
+    "d9b48f",
+    "c7a3b5",
+    "8f9fc4",
+    "6f8f94",
+    "d8cbb4",
+    "9a86a8",
+    "5f7390",
+    "e0a08a",
+)
 CLOTHES = _rgb("2f4b6e", "8a3440", "3f6650", "e6e1d6", "3a3a42", "c98a3c", "6b5a86", "4f8a94")
 HAT = _rgb("b8323a", "27466e", "2f6b4f", "d99a2b", "6b3f6f", "3a3d45", "1f7f8c", "d8674a")
 FRAMES = _rgb("17171c", "4a2416", "7d1f2b", "1d2f55")
@@ -173,8 +183,9 @@ def _skin(head: Canvas, has: dict, u: dict, shape: dict, tint: dict) -> None:
 
     v = y - 0.10
     down = np.clip(v / shape["half_h"], 0, 1.2)
-    d = oval(x / (1 - shape["taper"] * down * down), v, shape["half_w"], shape["half_h"],
-             shape["square"])
+    d = oval(
+        x / (1 - shape["taper"] * down * down), v, shape["half_w"], shape["half_h"], shape["square"]
+    )
     # A face is lit from one side; its rim turns away from the viewer.
     lit = (0.5 - u["light_side"]) * -0.22 * x - 0.07 * y
     rim = np.clip(d * 4.5 + 0.95, 0, 1)
@@ -184,7 +195,7 @@ def _skin(head: Canvas, has: dict, u: dict, shape: dict, tint: dict) -> None:
 
     low = head.window(-0.62, 0.62, 0.12, 0.92)
     x, y = low.x - turn, low.y
-    part = d[-low.x.shape[0]:]
+    part = d[-low.x.shape[0] :]
     trim = (part.shape[1] - low.x.shape[1]) // 2
     part = part[:, trim : trim + low.x.shape[1]]
     rosy = tint["skin"] * np.array([[1.02], [0.72], [0.68]], np.float32)
@@ -203,8 +214,9 @@ def _age_lines(head: Canvas, has: dict, shape: dict, tint: dict) -> None:
     x, y = w.x - shape["turn"], w.y
     side = np.abs(x)
     fold = stroke(y - 0.41, side - 0.20 - 0.28 * (y - 0.36), 0.09, 0.021)
-    bag = stroke(side - shape["eye_x"], y - shape["eye_y"] - 0.155 + 1.6 * (side - 0.21) ** 2,
-                 0.085, 0.017)
+    bag = stroke(
+        side - shape["eye_x"], y - shape["eye_y"] - 0.155 + 1.6 * (side - 0.21) ** 2, 0.085, 0.017
+    )
     brow_1 = stroke(x, y + 0.215 - 0.25 * x * x, 0.24, 0.014)
     brow_2 = stroke(x, y + 0.300 - 0.25 * x * x, 0.19, 0.013)
     lines = np.minimum(np.minimum(fold, bag), np.minimum(brow_1, brow_2))
@@ -230,8 +242,9 @@ def _eyes(head: Canvas, has: dict, u: dict, shape: dict, tint: dict) -> None:
     w.paint(np.maximum(iris + 0.042, almond), DARK)
     # The lid: the almond's upper edge, drawn thicker; women's lashes reach further out.
     bend = side / wide
-    lid = stroke(side - 0.012, y + tall * (1 - 0.75 * bend * bend), wide * 0.95,
-                 0.022 + 0.012 * (1 - male))
+    lid = stroke(
+        side - 0.012, y + tall * (1 - 0.75 * bend * bend), wide * 0.95, 0.022 + 0.012 * (1 - male)
+    )
     w.paint(lid, DARK, 0.80)
     crease = stroke(side, y + tall + 0.045 - 2.0 * side * side, wide * 0.8, 0.010)
     w.paint(crease, tint["deep"], 0.65 * narrow)
@@ -246,8 +259,9 @@ def _brows(head: Canvas, has: dict, u: dict, shape: dict, tint: dict) -> None:
     side = np.abs(x) - shape["eye_x"]
     arch = 0.8 + 1.2 * (1 - male)
     tilt = 0.16 * (u["brow"] - 0.5)
-    brow = stroke(side - 0.01, y + 0.175 - arch * side * side + tilt * side, 0.115,
-                  0.020 + 0.018 * male)
+    brow = stroke(
+        side - 0.01, y + 0.175 - arch * side * side + tilt * side, 0.115, 0.020 + 0.018 * male
+    )
     w.paint(brow, tint["brow"], 0.75 + 0.2 * male)
 
 
@@ -289,8 +303,9 @@ def _mouth(head: Canvas, has: dict, u: dict, shape: dict, tint: dict) -> None:
     frown = 0.1 + 0.9 * u["mouth_bend"]
     level = y - 0.01 - frown * x * x
     taper = np.clip(1 - (x / half) ** 2, 0, 1)
-    closed = np.maximum(np.abs(level) - (0.030 + 0.018 * (1 - male)) * taper - 0.004,
-                        np.abs(x) - half)
+    closed = np.maximum(
+        np.abs(level) - (0.030 + 0.018 * (1 - male)) * taper - 0.004, np.abs(x) - half
+    )
     still = 1 - smiling
     w.paint(closed, lip, still)
     w.paint(stroke(x, level, half - 0.02, 0.011), 0.4 * lip, still)
@@ -353,8 +368,9 @@ def _hat(head: Canvas, has: dict, u: dict, shape: dict) -> None:
     base = -0.36
     half_w = shape["half_w"] + 0.085
     tall = 0.50 + 0.05 * wide - 0.03 * knit
-    dome = np.maximum(oval(x, np.minimum(y - base, 0), half_w - 0.05 * wide, tall, 0.55),
-                      y - base - 0.02)
+    dome = np.maximum(
+        oval(x, np.minimum(y - base, 0), half_w - 0.05 * wide, tall, 0.55), y - base - 0.02
+    )
     ribs = 1 + 0.09 * knit * wave(5.0 * x) - 0.20 * x * (u["light_side"] - 0.5) * -2
     ribs = ribs + 0.12 * (-0.4 - y)
     w.paint(dome, colour * ribs[:, :, None, :], wearing)
@@ -363,8 +379,13 @@ def _hat(head: Canvas, has: dict, u: dict, shape: dict) -> None:
     ribbon = box(x, y - base + 0.10, half_w - 0.05 * wide - 0.005, 0.055)
     w.paint(np.maximum(ribbon, dome), 0.45 * colour, wearing * (1 - knit))
     brim_w = half_w + 0.03 * knit + 0.12 * (1 - knit) + 0.12 * wide
-    brim = box(x, y - base - 0.02 + 0.03 * knit - 0.05 * (1 - knit) * x * x,
-               brim_w, 0.045 + 0.045 * knit, 0.04)
+    brim = box(
+        x,
+        y - base - 0.02 + 0.03 * knit - 0.05 * (1 - knit) * x * x,
+        brim_w,
+        0.045 + 0.045 * knit,
+        0.04,
+    )
     w.paint(brim - 0.03, 0.25 * colour, 0.28 * wearing, soft=0.08)
     w.paint(brim, colour * (0.86 + 0.42 * knit), wearing)
 
@@ -385,4 +406,3 @@ def _glasses(head: Canvas, has: dict, u: dict, shape: dict) -> None:
     arm = stroke(np.abs(x) - 0.50, y + 0.04, 0.075, 0.020)
     frame = np.minimum(rim, np.minimum(bridge, arm))
     w.paint(frame, pick(FRAMES, u["frames"]), 0.95 * wears)
-

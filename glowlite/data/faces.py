@@ -205,8 +205,9 @@ def save_sheet(path: str, seed: int = 0) -> None:
         strip = tile(np.stack(pair, axis=1).reshape(-1, 32, 32, 3), 1, 3)
         strip[:, [k for k in range(strip.shape[1]) if k % 192 < 2 or k % 192 > 189]] = 255
         place(strip, left, top)
-        figure.text((left + 2) / width, 1 - (top - 6) / height, f"{name}: without | with",
-                    fontsize=10)
+        figure.text(
+            (left + 2) / width, 1 - (top - 6) / height, f"{name}: without | with", fontsize=10
+        )
     figure.savefig(path)
 
 

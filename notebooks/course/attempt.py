@@ -39,8 +39,12 @@ class _TimeUp(BaseException):
     """Not an Exception, so that a student's `except Exception` does not swallow it."""
 
 
-def attempt(fn: Callable, args: tuple, names: tuple[str, ...] = (), seconds: float = SECONDS,
-            ) -> Outcome:
+def attempt(
+    fn: Callable,
+    args: tuple,
+    names: tuple[str, ...] = (),
+    seconds: float = SECONDS,
+) -> Outcome:
     """Call ``fn(*args)`` on copies of the arguments and say what happened.
 
     `names` are the arguments' names for messages. Never raises what `fn` raises, and returns
@@ -62,8 +66,9 @@ def attempt(fn: Callable, args: tuple, names: tuple[str, ...] = (), seconds: flo
             printed=printed.text(),
         )
     except RecursionError:
-        return Outcome(trouble="It calls itself without end (RecursionError).",
-                       printed=printed.text())
+        return Outcome(
+            trouble="It calls itself without end (RecursionError).", printed=printed.text()
+        )
     except KeyboardInterrupt:
         return Outcome(trouble="It was interrupted.", printed=printed.text())
     except BaseException as error:  # a student's code may raise anything, SystemExit included
@@ -156,8 +161,12 @@ def _is_undone(value: Any) -> bool:
 def _same(a: Any, b: Any) -> bool:
     """Whether two copies of an argument are still equal."""
     if isinstance(a, np.ndarray):
-        return (isinstance(b, np.ndarray) and a.shape == b.shape and a.dtype == b.dtype
-                and a.tobytes() == b.tobytes())
+        return (
+            isinstance(b, np.ndarray)
+            and a.shape == b.shape
+            and a.dtype == b.dtype
+            and a.tobytes() == b.tobytes()
+        )
     if isinstance(a, (list, tuple)) and type(a) is type(b):
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, (int, float, complex, str, bytes, type(None))):

@@ -180,7 +180,7 @@ def judge(exercise: Exercise, fn: Callable) -> Verdict:
         kind = type(fn).__name__
         return Verdict(
             "wrong",
-            f"Hand over the function itself, not what it returns: check(\"{exercise.id}\", "
+            f'Hand over the function itself, not what it returns: check("{exercise.id}", '
             f"{exercise.name}) without brackets after the name. What came was of type {kind}.",
         )
     return exercise.judge(exercise, fn)
@@ -207,8 +207,10 @@ def solution(id: str) -> Message:
     if not isinstance(exercise, Exercise):
         return exercise
     if getattr(sys.modules[exercise.solution.__module__], "SEALED", False):
-        return Message("This is the student's copy, without solutions: ask your teacher. "
-                       f'hint("{exercise.id}") helps meanwhile.')
+        return Message(
+            "This is the student's copy, without solutions: ask your teacher. "
+            f'hint("{exercise.id}") helps meanwhile.'
+        )
     source, why = exercise.source(), exercise.explanation
     html = f"<pre>{escape(source)}</pre>" + (f"<p>{_inline(why)}</p>" if why else "")
     return Message(source + (f"\n\n{why}" if why else ""), _box(html, "grey"))
@@ -220,22 +222,30 @@ def _find(id: Any) -> Exercise | Message:
     if isinstance(id, str) and id in known:
         return known[id]
     if not isinstance(id, str):
-        return Message("The first argument is the exercise's id, a text such as "
-                       f'"{next(iter(known), "actnorm.forward")}"; '
-                       f"what came was of type {type(id).__name__}.")
+        return Message(
+            "The first argument is the exercise's id, a text such as "
+            f'"{next(iter(known), "actnorm.forward")}"; '
+            f"what came was of type {type(id).__name__}."
+        )
     near = difflib.get_close_matches(id, known, n=3, cutoff=0.4)
     also = f" Did you mean {' or '.join(near)}?" if near else " progress() lists them all."
     return Message(f"There is no exercise {id!r}.{also}")
 
 
-_MARKS = {"right": ("Right.", "#009E73"), "wrong": ("Wrong.", "#D55E00"),
-          "not done": ("Not done yet.", "#0072B2")}
+_MARKS = {
+    "right": ("Right.", "#009E73"),
+    "wrong": ("Wrong.", "#D55E00"),
+    "not done": ("Not done yet.", "#0072B2"),
+}
 
 
 def _result(exercise: Exercise, verdict: Verdict) -> Result:
     word, colour = _MARKS[verdict.status]
-    help_ = "" if verdict.status == "right" else (
-        f'Stuck? hint("{exercise.id}"), then solution("{exercise.id}").')
+    help_ = (
+        ""
+        if verdict.status == "right"
+        else (f'Stuck? hint("{exercise.id}"), then solution("{exercise.id}").')
+    )
     lines = [f"{exercise.id}: {word} {verdict.message}".rstrip()]
     html = [f"<b>{exercise.id}: {word}</b> {_inline(verdict.message)}"]
     if verdict.printed:
@@ -253,8 +263,9 @@ def _result(exercise: Exercise, verdict: Verdict) -> Result:
 
 
 def _box(html: str, colour: str) -> str:
-    return (f'<div style="border-left:4px solid {colour};padding:.3em .8em;margin:.3em 0">'
-            f"{html}</div>")
+    return (
+        f'<div style="border-left:4px solid {colour};padding:.3em .8em;margin:.3em 0">{html}</div>'
+    )
 
 
 def _inline(text: str) -> str:
@@ -262,5 +273,19 @@ def _inline(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text)).replace("\n", "<br>")
 
 
-__all__ = ["Case", "Exercise", "Message", "Mutant", "Outcome", "Result", "Verdict", "check",
-           "hint", "identity", "judge", "register", "registry", "solution"]
+__all__ = [
+    "Case",
+    "Exercise",
+    "Message",
+    "Mutant",
+    "Outcome",
+    "Result",
+    "Verdict",
+    "check",
+    "hint",
+    "identity",
+    "judge",
+    "register",
+    "registry",
+    "solution",
+]

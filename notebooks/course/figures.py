@@ -58,11 +58,19 @@ def show(fig: Figure, alt: str, *, digits: int = 4, unstable: Iterable[Artist] =
     plt.close(fig)  # or the inline backend would show it a second time, without words
     # JupyterLab gives an image output no alt attribute (nbconvert's classic template does, from
     # the metadata), so the words follow as a fold that a screen reader reaches next.
-    display({"image/png": buffer.getvalue(), "text/plain": text},
-            metadata={"image/png": {"alt": alt}}, raw=True)
-    display({"text/plain": f"In words: {alt}",
-             "text/html": "<details><summary>This picture in words</summary>"
-                          f"{escape(alt)}</details>"}, raw=True)
+    display(
+        {"image/png": buffer.getvalue(), "text/plain": text},
+        metadata={"image/png": {"alt": alt}},
+        raw=True,
+    )
+    display(
+        {
+            "text/plain": f"In words: {alt}",
+            "text/html": "<details><summary>This picture in words</summary>"
+            f"{escape(alt)}</details>",
+        },
+        raw=True,
+    )
 
 
 def fingerprint(fig: Figure, *, digits: int = 4, unstable: Iterable[Artist] = ()) -> str:

@@ -25,7 +25,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """"right", "wrong" or "not done", and the sentence that says why."""
+    """ "right", "wrong" or "not done", and the sentence that says why."""
 
     status: str
     message: str = ""
@@ -167,15 +167,22 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
         return ""
     subject = parts if isinstance(parts, str) and parts else (parts[0] if parts else "the result")
     if isinstance(expected, (str, bool, type(None))):
-        return "" if got == expected and type(got) is type(expected) else (
-            f"{subject} should be {expected!r}; it is {_short_repr(got)}.")
+        return (
+            ""
+            if got == expected and type(got) is type(expected)
+            else (f"{subject} should be {expected!r}; it is {_short_repr(got)}.")
+        )
     if type(got).__module__.split(".")[0] == "torch":
-        return (f"{subject} is a torch tensor; this exercise wants NumPy "
-                "(`tensor.detach().numpy()` turns one into the other).")
+        return (
+            f"{subject} is a torch tensor; this exercise wants NumPy "
+            "(`tensor.detach().numpy()` turns one into the other)."
+        )
     if isinstance(got, (list, tuple, dict, set)) and not isinstance(expected, (list, dict)):
         wanted = f"an array of shape {np.shape(expected)}" if np.ndim(expected) else "a number"
-        return (f"{subject} is a {type(got).__name__}; it should be {wanted}. "
-                "(`np.array(...)` turns a list into an array.)")
+        return (
+            f"{subject} is a {type(got).__name__}; it should be {wanted}. "
+            "(`np.array(...)` turns a list into an array.)"
+        )
     if got is None or got is Ellipsis:
         return f"{subject} is {got}: that part is still missing."
     try:

@@ -50,12 +50,18 @@ def deck() -> dict[str, Card]:
     affine = AffineCoupling(CouplingNet.random(2, 6, 4, rng))
     additive = AdditiveCoupling(CouplingNet.random(2, 6, 2, rng))
     cards = (
-        Card("F1", "x_a, x_b = split(x);  y_a = s(x_b) ⊙ x_a + t(x_b);  y_b = x_b",
-             lambda x: affine.forward(x)[0]),
+        Card(
+            "F1",
+            "x_a, x_b = split(x);  y_a = s(x_b) ⊙ x_a + t(x_b);  y_b = x_b",
+            lambda x: affine.forward(x)[0],
+        ),
         Card("F2", "each 2×2×c block becomes 1×1×4c", lambda x: squeeze.forward(x)[0]),
         Card("F3", "y_ij = s ⊙ x_ij + b", lambda x: actnorm.forward(x)[0]),
-        Card("F4", "x_a, x_b = split(x);  y_a = x_a + t(x_b);  y_b = x_b",
-             lambda x: additive.forward(x)[0]),
+        Card(
+            "F4",
+            "x_a, x_b = split(x);  y_a = x_a + t(x_b);  y_b = x_b",
+            lambda x: additive.forward(x)[0],
+        ),
         Card("F5", "y_ij = W x_ij", lambda x: conv.forward(x)[0]),
         Card("I1", "x_ij = W⁻¹ y_ij", conv.inverse),
         Card("I2", "x_ij = (y_ij − b) / s", actnorm.inverse),
@@ -70,8 +76,13 @@ def deck() -> dict[str, Card]:
     return {card.name: card for card in cards}
 
 
-_DOES = {"actnorm": "F3", "1×1 convolution": "F5", "affine coupling": "F1",
-         "additive coupling": "F4", "squeeze": "F2"}
+_DOES = {
+    "actnorm": "F3",
+    "1×1 convolution": "F5",
+    "affine coupling": "F1",
+    "additive coupling": "F4",
+    "squeeze": "F2",
+}
 _IN_WORDS = {
     "F1": "scales and shifts one half by what a network says of the other",
     "F2": "only rearranges numbers, pixels into channels",
@@ -93,15 +104,20 @@ def _measured(function: str) -> float:
 
 def mistakes(answer: dict[str, Any]) -> list[str]:
     """What is wrong with an answer {layer: (function, inverse, log-determinant)}, in sentences."""
-    rows = {layer: row for layer, row in answer.items() if layer in LAYERS
-            and isinstance(row, (tuple, list)) and len(row) == 3}
+    rows = {
+        layer: row
+        for layer, row in answer.items()
+        if layer in LAYERS and isinstance(row, (tuple, list)) and len(row) == 3
+    }
     found = []
     for layer, row in rows.items():
         found += _row(layer, [str(name).strip().upper() for name in row])
     missing = [layer for layer in LAYERS if layer not in rows]
     if missing:
-        found.append(f"{', '.join(missing)}: three card names belong here, "
-                     "(function, inverse, log-determinant).")
+        found.append(
+            f"{', '.join(missing)}: three card names belong here, "
+            "(function, inverse, log-determinant)."
+        )
     unknown = [str(name)[:20] for name in answer if name not in LAYERS]
     if unknown:
         found.append(f"There is no layer {', '.join(unknown[:3])} in the game.")
@@ -112,7 +128,8 @@ def is_empty(answer: Any) -> bool:
     """Whether no card was chosen yet."""
     return isinstance(answer, dict) and all(
         isinstance(row, (tuple, list)) and not any(str(name or "").strip() for name in row)
-        for row in answer.values())
+        for row in answer.values()
+    )
 
 
 def _row(layer: str, names: list[str]) -> list[str]:
@@ -120,8 +137,9 @@ def _row(layer: str, names: list[str]) -> list[str]:
         if not name:
             return [f"{layer}: no card for its {part} yet."]
         if name not in deck() or name[0] != letter:
-            return [f"{layer}: {name[:20]} is not a card for the {part}; "
-                    f"those begin with {letter}."]
+            return [
+                f"{layer}: {name[:20]} is not a card for the {part}; those begin with {letter}."
+            ]
     function, inverse, logdet = (deck()[name] for name in names)
     if function.name != _DOES[layer]:
         return [f"{layer}: {function.name} {_IN_WORDS[function.name]}; that is another layer."]
@@ -130,14 +148,18 @@ def _row(layer: str, names: list[str]) -> list[str]:
     try:
         off = np.abs(inverse.run(y) - x).max()
         if off > 1e-9:
-            found.append(f"{layer}: {inverse.name} does not undo {function.name}. There and back, "
-                         f"a number is off by {off:.2f}.")
+            found.append(
+                f"{layer}: {inverse.name} does not undo {function.name}. There and back, "
+                f"a number is off by {off:.2f}."
+            )
     except ValueError:
         found.append(f"{layer}: {inverse.name} does not even take what {function.name} gives.")
     measured, said = _measured(function.name), float(logdet.run(_point())[0])
     if abs(measured - said) > 1e-6:
-        found.append(f"{layer}: measured, the log-determinant of {function.name} is "
-                     f"{measured + 0.0:.3f} at our point; {logdet.name} gives {said:.3f}.")
+        found.append(
+            f"{layer}: measured, the log-determinant of {function.name} is "
+            f"{measured + 0.0:.3f} at our point; {logdet.name} gives {said:.3f}."
+        )
     return found
 
 

@@ -32,10 +32,19 @@ class QuestionPanel(widgets.VBox):
             raise ValueError(f"question is {question!r}; accepted: '1', '2', '3'")
         self.question = question
         self.layer = widgets.Dropdown(options=FORMULAS, description="log-det of", style=_WIDE)
-        self.formula = widgets.Text(placeholder="plain text, Unicode or LaTeX",
-                                    description="formula", style=_WIDE, layout=_LAYOUT)
-        self.words = widgets.Textarea(placeholder="in Russian or English", rows=4,
-                                      description="in words", style=_WIDE, layout=_LAYOUT)
+        self.formula = widgets.Text(
+            placeholder="plain text, Unicode or LaTeX",
+            description="formula",
+            style=_WIDE,
+            layout=_LAYOUT,
+        )
+        self.words = widgets.Textarea(
+            placeholder="in Russian or English",
+            rows=4,
+            description="in words",
+            style=_WIDE,
+            layout=_LAYOUT,
+        )
         self.button = widgets.Button(description="check", tooltip="Check the formula and the text")
         self.result = widgets.HTML()
         self.button.on_click(self._answer)
@@ -60,19 +69,27 @@ class MatchingPanel(widgets.VBox):
     """
 
     def __init__(self) -> None:
-        cards = {part: [("?", "")] + [(f"{c.name}  {c.text}", c.name) for c in deck().values()
-                                      if c.name[0] == letter]
-                 for part, letter in PARTS.items()}
+        cards = {
+            part: [("?", "")]
+            + [(f"{c.name}  {c.text}", c.name) for c in deck().values() if c.name[0] == letter]
+            for part, letter in PARTS.items()
+        }
         self.choices = {
-            layer: tuple(widgets.Dropdown(options=cards[part], layout={"width": "15em"},
-                                          tooltip=f"{part} of {layer}") for part in PARTS)
+            layer: tuple(
+                widgets.Dropdown(
+                    options=cards[part], layout={"width": "15em"}, tooltip=f"{part} of {layer}"
+                )
+                for part in PARTS
+            )
             for layer in LAYERS
         }
         self.button = widgets.Button(description="check", tooltip="Run the match")
         self.result = widgets.HTML()
         self.button.on_click(self._answer)
-        rows = [widgets.HBox([widgets.Label(layer, layout={"width": "9em"}), *lists])
-                for layer, lists in self.choices.items()]
+        rows = [
+            widgets.HBox([widgets.Label(layer, layout={"width": "9em"}), *lists])
+            for layer, lists in self.choices.items()
+        ]
         heads = [widgets.Label("", layout={"width": "9em"})]
         heads += [widgets.Label(part, layout={"width": "15em"}) for part in PARTS]
         super().__init__([widgets.HBox(heads), *rows, self.button, self.result])

@@ -31,14 +31,19 @@ class Prediction:
         folds = "".join(
             f"<details><summary>{_letter(k)}. {_inline(text)}</summary>"
             f"<div style='margin-left:1.2em'>"
-            + (f"<b>Yes.</b> {_inline(self.why)}" if k == self.answer else
-               "<b>Not so.</b> Think again, then open another.")
+            + (
+                f"<b>Yes.</b> {_inline(self.why)}"
+                if k == self.answer
+                else "<b>Not so.</b> Think again, then open another."
+            )
             + "</div></details>"
             for k, text in enumerate(self.options)
         )
         return _box(
             f"<b>Predict:</b> {_inline(self.question)}"
-            f"<div><i>{escape('Choose, then open your choice.')}</i></div>{folds}", "#CC79A7")
+            f"<div><i>{escape('Choose, then open your choice.')}</i></div>{folds}",
+            "#CC79A7",
+        )
 
 
 def predict(question: str, options: list[str], answer: int | str, why: str) -> Prediction:

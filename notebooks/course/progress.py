@@ -54,8 +54,14 @@ class Progress:
                 self._set_aside()
         return dict(self._memory)
 
-    def update(self, exercise: str, *, attempted: bool = False, solved: bool = False,
-               hints: int | None = None) -> Record:
+    def update(
+        self,
+        exercise: str,
+        *,
+        attempted: bool = False,
+        solved: bool = False,
+        hints: int | None = None,
+    ) -> Record:
         """Change one record and save all. A solved exercise stays solved."""
         records = self.records()
         record = records.get(exercise, Record())
@@ -166,7 +172,8 @@ class Table:
             for name in ("notebook", "exercise", "", "state", "tries")
         )
         body = "".join(
-            "<tr>" + "".join(f'<td style="text-align:left">{escape(str(v))}</td>' for v in row)
+            "<tr>"
+            + "".join(f'<td style="text-align:left">{escape(str(v))}</td>' for v in row)
             + "</tr>"
             for row in self.rows
         )

@@ -97,8 +97,9 @@ class Scorecard:
         """
         path = Path(path)
         if path.suffix.lower() not in (".html", ".md"):
-            return Message(f"Not saved: the name ends in {path.suffix!r}; "
-                           "it may end in .html or in .md.")
+            return Message(
+                f"Not saved: the name ends in {path.suffix!r}; it may end in .html or in .md."
+            )
         if path.exists() and not force:
             return Message(f"Not saved: {path} is there already. save(…, force=True) replaces it.")
         today = f"{datetime.date.today():%d %B %Y}"
@@ -109,10 +110,13 @@ class Scorecard:
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            return Message(f"Not saved: {path} cannot be written "
-                           f"({error.strerror or type(error).__name__}).")
-        return Message(f"Saved as {path}." + (
-            " Open it in a browser to print it." if path.suffix.lower() == ".html" else ""))
+            return Message(
+                f"Not saved: {path} cannot be written ({error.strerror or type(error).__name__})."
+            )
+        return Message(
+            f"Saved as {path}."
+            + (" Open it in a browser to print it." if path.suffix.lower() == ".html" else "")
+        )
 
 
 def scorecard(student: str = "") -> Scorecard:

@@ -41,7 +41,12 @@ class TemperaturePanel(widgets.VBox):
         like = next(model.parameters())
         self._noise = torch.randn(n, model.dims, generator=noise, dtype=like.dtype)
         self.temperature = widgets.FloatSlider(
-            value=0.7, min=0.0, max=1.2, step=0.05, description="temperature", style=_STYLE,
+            value=0.7,
+            min=0.0,
+            max=1.2,
+            step=0.05,
+            description="temperature",
+            style=_STYLE,
             continuous_update=False,
         )
         self.picture = widgets.Image(format="png")
@@ -73,10 +78,16 @@ class EditPanel(widgets.VBox):
         self._latents = latent.encode(model, images)
         self.attribute = widgets.Dropdown(
             options=[(name.replace("_", " "), name) for name in vectors],
-            description="attribute", style=_STYLE,
+            description="attribute",
+            style=_STYLE,
         )
         self.strength = widgets.FloatSlider(
-            value=0.0, min=-1.5, max=1.5, step=0.25, description="strength", style=_STYLE,
+            value=0.0,
+            min=-1.5,
+            max=1.5,
+            step=0.25,
+            description="strength",
+            style=_STYLE,
             continuous_update=False,
         )
         self.picture = widgets.Image(format="png")

@@ -30,20 +30,22 @@ def use() -> None:
     import matplotlib as mpl
     from cycler import cycler
 
-    mpl.rcParams.update({
-        "axes.prop_cycle": cycler(color=list(COLOURS.values()), linestyle=_LINES),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 12,
-        "axes.labelsize": 11,
-        "figure.dpi": 96,
-        "figure.figsize": (7.0, 3.6),
-        "figure.constrained_layout.use": True,
-        "font.size": 11,
-        "image.cmap": SEQUENTIAL,
-        "image.interpolation": "nearest",
-        "legend.frameon": False,
-        "lines.linewidth": 1.8,
-        "savefig.dpi": 96,
-        "savefig.facecolor": "white",
-    })
+    mpl.rcParams.update(
+        {
+            "axes.prop_cycle": cycler(color=list(COLOURS.values()), linestyle=_LINES),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 12,
+            "axes.labelsize": 11,
+            "figure.dpi": 96,
+            "figure.figsize": (7.0, 3.6),
+            "figure.constrained_layout.use": True,
+            "font.size": 11,
+            "image.cmap": SEQUENTIAL,
+            "image.interpolation": "nearest",
+            "legend.frameon": False,
+            "lines.linewidth": 1.8,
+            "savefig.dpi": 96,
+            "savefig.facecolor": "white",
+        }
+    )

@@ -38,20 +38,25 @@ def _to(x, *axes):
 
 
 _SQUEEZED = tuple(
-    Case(name, (_images(shape, seed),)) for seed, (name, shape) in enumerate((
-        ("one grey image 4 × 6", (1, 4, 6, 1)),
-        ("two images 6 × 4 with 3 channels", (2, 6, 4, 3)),
-        ("three images 2 × 8 with 2 channels", (3, 2, 8, 2)),
-    ), 1)
+    Case(name, (_images(shape, seed),))
+    for seed, (name, shape) in enumerate(
+        (
+            ("one grey image 4 × 6", (1, 4, 6, 1)),
+            ("two images 6 × 4 with 3 channels", (2, 6, 4, 3)),
+            ("three images 2 × 8 with 2 channels", (3, 2, 8, 2)),
+        ),
+        1,
+    )
 )
 
-register(Exercise(
-    id="squeeze.forward",
-    notebook=NOTEBOOK,
-    title="Fold 2 × 2 blocks into channels",
-    minutes=6,
-    difficulty=2,
-    stub='''
+register(
+    Exercise(
+        id="squeeze.forward",
+        notebook=NOTEBOOK,
+        title="Fold 2 × 2 blocks into channels",
+        minutes=6,
+        difficulty=2,
+        stub='''
 def squeeze(x):
     """(N, H, W, C) -> (N, H/2, W/2, 4C): y[:, i, j, ch·4 + dy·2 + dx] = x[:, 2i + dy, 2j + dx, ch].
 
@@ -59,52 +64,85 @@ def squeeze(x):
     """
     ...
 ''',
-    solution=squeeze,
-    truth=lambda x: Squeeze().forward(x)[0],
-    returns=("y",),
-    cases=_SQUEEZED,
-    hints=(
-        "`x[:, dy::2, dx::2, ch]` is every second pixel, starting at row dy and column dx: one "
-        "channel of the result.",
-        "Make an empty y of shape (N, H/2, W/2, 4C) and loop over ch, dy and dx. (Or without a "
-        "loop: reshape to (N, H/2, 2, W/2, 2, C), transpose, reshape.)",
-    ),
-    explanation="Without loops: `x.reshape(n, h//2, 2, w//2, 2, c).transpose(0, 1, 3, 5, 2, 4)"
-                ".reshape(n, h//2, w//2, 4*c)`.",
-    mutants=(
-        Mutant("bare reshape",
-               lambda x: x.reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, 4 * x.shape[3]),
-               "A bare reshape keeps the numbers in memory order, so it gathers neighbours along a "
-               "row, not a 2 × 2 block. Pixels of different blocks end up together."),
-        Mutant("position first", lambda x: _to(x, 2, 4, 5),
-               "The position comes first here, channel index (dy·2 + dx)·C + ch. That is another "
-               "code's order; asked for is ch·4 + dy·2 + dx. With one channel they coincide."),
-        Mutant("dx before dy", lambda x: _to(x, 5, 4, 2),
-               "dy and dx are exchanged: channel index ch·4 + dx·2 + dy. It runs down the columns "
-               "of a block; asked for is along the rows."),
-        Mutant("position first, dx before dy", lambda x: _to(x, 4, 2, 5),
-               "Two things: the position comes before the channel, and dx before dy."),
-        Mutant("RealNVP's board", lambda x: Squeeze("realnvp").forward(x)[0],
-               "That is RealNVP's order, the diagonal of the block first. Glow's goes row by row: "
-               "ch·4 + dy·2 + dx."),
-        Mutant("halves, not blocks", lambda x: np.concatenate([
-            x[:, a:a + x.shape[1] // 2, b:b + x.shape[2] // 2]
-            for a in (0, x.shape[1] // 2) for b in (0, x.shape[2] // 2)], axis=-1),
-               "It stacks the four quarters of the image. A block is 2 × 2 neighbouring pixels: "
-               "take every second row and column."),
-        Mutant("rows and columns exchanged", lambda x: Squeeze().forward(
-            x.transpose(0, 2, 1, 3))[0].transpose(0, 2, 1, 3),
-               "dy and dx are exchanged: channel index ch·4 + dx·2 + dy. It runs down the columns "
-               "of a block; asked for is along the rows."),
-        Mutant("reversed", lambda x: _blocks(x)[:, :, ::-1, :, ::-1].transpose(
-            0, 1, 3, 5, 2, 4).reshape(Squeeze().forward(x)[0].shape),
-               "Each block is read from its last pixel to its first; start at dy = dx = 0."),
-        Mutant("mean of the block", lambda x: np.repeat(
-            _blocks(x).mean(axis=(2, 4)), 4, axis=-1),
-               "It averages each block. Nothing may be lost: all four numbers become channels."),
-        Mutant("only the shape", lambda x: x[:, ::2, ::2], deserves="should have shape"),
-    ),
-))
+        solution=squeeze,
+        truth=lambda x: Squeeze().forward(x)[0],
+        returns=("y",),
+        cases=_SQUEEZED,
+        hints=(
+            "`x[:, dy::2, dx::2, ch]` is every second pixel, starting at row dy and column dx: one "
+            "channel of the result.",
+            "Make an empty y of shape (N, H/2, W/2, 4C) and loop over ch, dy and dx. (Or without a "
+            "loop: reshape to (N, H/2, 2, W/2, 2, C), transpose, reshape.)",
+        ),
+        explanation="Without loops: `x.reshape(n, h//2, 2, w//2, 2, c).transpose(0, 1, 3, 5, 2, 4)"
+        ".reshape(n, h//2, w//2, 4*c)`.",
+        mutants=(
+            Mutant(
+                "bare reshape",
+                lambda x: x.reshape(len(x), x.shape[1] // 2, x.shape[2] // 2, 4 * x.shape[3]),
+                "A bare reshape keeps the numbers in memory order, so it gathers neighbours along a "
+                "row, not a 2 × 2 block. Pixels of different blocks end up together.",
+            ),
+            Mutant(
+                "position first",
+                lambda x: _to(x, 2, 4, 5),
+                "The position comes first here, channel index (dy·2 + dx)·C + ch. That is another "
+                "code's order; asked for is ch·4 + dy·2 + dx. With one channel they coincide.",
+            ),
+            Mutant(
+                "dx before dy",
+                lambda x: _to(x, 5, 4, 2),
+                "dy and dx are exchanged: channel index ch·4 + dx·2 + dy. It runs down the columns "
+                "of a block; asked for is along the rows.",
+            ),
+            Mutant(
+                "position first, dx before dy",
+                lambda x: _to(x, 4, 2, 5),
+                "Two things: the position comes before the channel, and dx before dy.",
+            ),
+            Mutant(
+                "RealNVP's board",
+                lambda x: Squeeze("realnvp").forward(x)[0],
+                "That is RealNVP's order, the diagonal of the block first. Glow's goes row by row: "
+                "ch·4 + dy·2 + dx.",
+            ),
+            Mutant(
+                "halves, not blocks",
+                lambda x: np.concatenate(
+                    [
+                        x[:, a : a + x.shape[1] // 2, b : b + x.shape[2] // 2]
+                        for a in (0, x.shape[1] // 2)
+                        for b in (0, x.shape[2] // 2)
+                    ],
+                    axis=-1,
+                ),
+                "It stacks the four quarters of the image. A block is 2 × 2 neighbouring pixels: "
+                "take every second row and column.",
+            ),
+            Mutant(
+                "rows and columns exchanged",
+                lambda x: Squeeze().forward(x.transpose(0, 2, 1, 3))[0].transpose(0, 2, 1, 3),
+                "dy and dx are exchanged: channel index ch·4 + dx·2 + dy. It runs down the columns "
+                "of a block; asked for is along the rows.",
+            ),
+            Mutant(
+                "reversed",
+                lambda x: (
+                    _blocks(x)[:, :, ::-1, :, ::-1]
+                    .transpose(0, 1, 3, 5, 2, 4)
+                    .reshape(Squeeze().forward(x)[0].shape)
+                ),
+                "Each block is read from its last pixel to its first; start at dy = dx = 0.",
+            ),
+            Mutant(
+                "mean of the block",
+                lambda x: np.repeat(_blocks(x).mean(axis=(2, 4)), 4, axis=-1),
+                "It averages each block. Nothing may be lost: all four numbers become channels.",
+            ),
+            Mutant("only the shape", lambda x: x[:, ::2, ::2], deserves="should have shape"),
+        ),
+    )
+)
 
 
 def unsqueeze(y):
@@ -123,60 +161,90 @@ def _back(y, split, order):
     return parts.transpose(order).reshape(n, 2 * h, 2 * w, k // 4)
 
 
-register(Exercise(
-    id="squeeze.inverse",
-    notebook=NOTEBOOK,
-    title="Unfold them again",
-    minutes=5,
-    difficulty=2,
-    stub='''
+register(
+    Exercise(
+        id="squeeze.inverse",
+        notebook=NOTEBOOK,
+        title="Unfold them again",
+        minutes=5,
+        difficulty=2,
+        stub='''
 def unsqueeze(y):
     """The inverse of the squeeze above: (N, H, W, 4C) -> (N, 2H, 2W, C)."""
     ...
 ''',
-    solution=unsqueeze,
-    truth=lambda y: Squeeze().inverse(y),
-    returns=("x",),
-    cases=tuple(
-        Case(name, (_images(shape, seed),)) for seed, (name, shape) in enumerate((
-            ("one image 2 × 3 with 4 channels", (1, 2, 3, 4)),
-            ("two images 3 × 2 with 12 channels", (2, 3, 2, 12)),
-            ("three images 1 × 4 with 8 channels", (3, 1, 4, 8)),
-        ), 11)
-    ),
-    hints=(
-        "Read the same table backwards: channel ch·4 + dy·2 + dx of y fills the pixels "
-        "`x[:, dy::2, dx::2, ch]`.",
-        "For a fixed dy and dx the channels needed are `y[..., dy*2 + dx :: 4]`, one for each ch.",
-    ),
-    explanation="A permutation is undone by reading its table backwards. No number is computed, "
-                "so the round trip is exact to the last bit.",
-    mutants=(
-        Mutant("bare reshape", lambda y: y.reshape(
-            len(y), 2 * y.shape[1], 2 * y.shape[2], y.shape[3] // 4),
-               "A bare reshape keeps the numbers in memory order; the blocks do not open into "
-               "2 × 2 pixels."),
-        Mutant("position first", lambda y: _back(y, (2, 2, None), (0, 1, 3, 2, 4, 5)),
-               "It reads the channels as (dy·2 + dx)·C + ch, position first. Ours are "
-               "ch·4 + dy·2 + dx: use every fourth channel."),
-        Mutant("dx before dy", lambda y: _back(y, (None, 2, 2), (0, 1, 5, 2, 4, 3)),
-               "dy and dx are exchanged: each 2 × 2 block comes back transposed."),
-        Mutant("RealNVP's board", lambda y: Squeeze("realnvp").inverse(y),
-               "That undoes RealNVP's order, in which the diagonal of the block comes first."),
-        Mutant("turned blocks", lambda y: unsqueeze(y[..., ::-1])[..., ::-1],
-               "Each block comes back turned by 180°: the last channel of a group went to the "
-               "first pixel."),
-        Mutant("quarters", lambda y: np.concatenate([
-            np.concatenate([y[..., 0::4], y[..., 1::4]], axis=2),
-            np.concatenate([y[..., 2::4], y[..., 3::4]], axis=2)], axis=1),
-               "It lays four small images side by side. The four numbers of a group are "
-               "neighbours: fill every second row and column."),
-        Mutant("first of four", lambda y: np.repeat(np.repeat(y[..., ::4], 2, 1), 2, 2),
-               "It repeats one number four times and drops three. All four channels of a group "
-               "have a pixel of their own."),
-        Mutant("squeezes again", lambda y: y.reshape(len(y), -1), deserves="should have shape"),
-    ),
-))
+        solution=unsqueeze,
+        truth=lambda y: Squeeze().inverse(y),
+        returns=("x",),
+        cases=tuple(
+            Case(name, (_images(shape, seed),))
+            for seed, (name, shape) in enumerate(
+                (
+                    ("one image 2 × 3 with 4 channels", (1, 2, 3, 4)),
+                    ("two images 3 × 2 with 12 channels", (2, 3, 2, 12)),
+                    ("three images 1 × 4 with 8 channels", (3, 1, 4, 8)),
+                ),
+                11,
+            )
+        ),
+        hints=(
+            "Read the same table backwards: channel ch·4 + dy·2 + dx of y fills the pixels "
+            "`x[:, dy::2, dx::2, ch]`.",
+            "For a fixed dy and dx the channels needed are `y[..., dy*2 + dx :: 4]`, one for each ch.",
+        ),
+        explanation="A permutation is undone by reading its table backwards. No number is computed, "
+        "so the round trip is exact to the last bit.",
+        mutants=(
+            Mutant(
+                "bare reshape",
+                lambda y: y.reshape(len(y), 2 * y.shape[1], 2 * y.shape[2], y.shape[3] // 4),
+                "A bare reshape keeps the numbers in memory order; the blocks do not open into "
+                "2 × 2 pixels.",
+            ),
+            Mutant(
+                "position first",
+                lambda y: _back(y, (2, 2, None), (0, 1, 3, 2, 4, 5)),
+                "It reads the channels as (dy·2 + dx)·C + ch, position first. Ours are "
+                "ch·4 + dy·2 + dx: use every fourth channel.",
+            ),
+            Mutant(
+                "dx before dy",
+                lambda y: _back(y, (None, 2, 2), (0, 1, 5, 2, 4, 3)),
+                "dy and dx are exchanged: each 2 × 2 block comes back transposed.",
+            ),
+            Mutant(
+                "RealNVP's board",
+                lambda y: Squeeze("realnvp").inverse(y),
+                "That undoes RealNVP's order, in which the diagonal of the block comes first.",
+            ),
+            Mutant(
+                "turned blocks",
+                lambda y: unsqueeze(y[..., ::-1])[..., ::-1],
+                "Each block comes back turned by 180°: the last channel of a group went to the "
+                "first pixel.",
+            ),
+            Mutant(
+                "quarters",
+                lambda y: np.concatenate(
+                    [
+                        np.concatenate([y[..., 0::4], y[..., 1::4]], axis=2),
+                        np.concatenate([y[..., 2::4], y[..., 3::4]], axis=2),
+                    ],
+                    axis=1,
+                ),
+                "It lays four small images side by side. The four numbers of a group are "
+                "neighbours: fill every second row and column.",
+            ),
+            Mutant(
+                "first of four",
+                lambda y: np.repeat(np.repeat(y[..., ::4], 2, 1), 2, 2),
+                "It repeats one number four times and drops three. All four channels of a group "
+                "have a pixel of their own.",
+            ),
+            Mutant("squeezes again", lambda y: y.reshape(len(y), -1), deserves="should have shape"),
+        ),
+    )
+)
 
 
 # --- the checkerboard -----------------------------------------------------------------------------
@@ -187,61 +255,87 @@ def checkerboard(h, w):
     return ((i + j) % 2 == 0).astype(float)
 
 
-_STRIPES = ("These are stripes when w is even: the count runs on from row to row, and an even row "
-            "length starts every row with the same colour. A chess board alternates downwards too.")
+_STRIPES = (
+    "These are stripes when w is even: the count runs on from row to row, and an even row "
+    "length starts every row with the same colour. A chess board alternates downwards too."
+)
 
-register(Exercise(
-    id="squeeze.checkerboard",
-    notebook=NOTEBOOK,
-    title="Broken mask: a board that is none",
-    minutes=4,
-    difficulty=1,
-    stub='''
+register(
+    Exercise(
+        id="squeeze.checkerboard",
+        notebook=NOTEBOOK,
+        title="Broken mask: a board that is none",
+        minutes=4,
+        difficulty=1,
+        stub='''
 def checkerboard(h, w):
     """1 where i + j is even and 0 elsewhere, for row i and column j: a chess board (h, w)."""
     return 1.0 - np.arange(h * w).reshape(h, w) % 2
 ''',
-    stub_deserves="stripes when w is even",
-    solution=checkerboard,
-    truth=lambda h, w: checkerboard_mask(h, w)[..., 0],
-    returns=("the mask",),
-    cases=(
-        Case("3 × 5", (3, 5)),
-        Case("4 × 6", (4, 6)),
-        Case("5 × 4", (5, 4)),
-        Case("1 × 2", (1, 2)),
-    ),
-    hints=(
-        "Print the broken mask for 4 × 6 and for 4 × 5. What decides the colour that a row starts "
-        "with?",
-        "`i, j = np.indices((h, w))` gives the row and the column of every pixel; colour by the "
-        "parity of i + j.",
-    ),
-    explanation="i·w + j and i + j have the same parity only if w is odd. Images nearly never "
-                "have an odd width, so the bug is always on, and half of what the mask should "
-                "mix is never mixed.",
-    mutants=(
-        Mutant("stripes", lambda h, w: 1.0 - np.arange(h * w).reshape(h, w) % 2, _STRIPES),
-        Mutant("stripes, other colour", lambda h, w: 1.0 * (np.arange(h * w).reshape(h, w) % 2),
-               "Stripes when w is even, and the colours exchanged: 1 where i + j is even."),
-        Mutant("odd", lambda h, w: 1 - checkerboard(h, w),
-               "The colours are exchanged: the corner i = j = 0 is even, so it is 1."),
-        Mutant("rows", lambda h, w: 1.0 - np.indices((h, w))[0] % 2,
-               "These are rows: the column j has no influence."),
-        Mutant("columns", lambda h, w: 1.0 - np.indices((h, w))[1] % 2,
-               "These are columns: the row i has no influence."),
-        Mutant("product", lambda h, w: 1.0 * (np.prod(np.indices((h, w)), axis=0) % 2 == 0),
-               "It colours by the parity of i·j, which is odd for one pixel in four only; the sum "
-               "i + j is meant."),
-        Mutant("divides by h", lambda h, w: 1.0 * (
-            (np.arange(h * w) // h + np.arange(h * w) % h) % 2 == 0).reshape(h, w),
-               "It finds row and column with h; a row holds w pixels, so they are k // w and "
-               "k % w."),
-        Mutant("signs", lambda h, w: 2 * checkerboard(h, w) - 1,
-               "The mask holds −1 and 1. A mask multiplies, so it holds 0 and 1."),
-        Mutant("transposed", lambda h, w: checkerboard(w, h), deserves="should have shape"),
-    ),
-))
+        stub_deserves="stripes when w is even",
+        solution=checkerboard,
+        truth=lambda h, w: checkerboard_mask(h, w)[..., 0],
+        returns=("the mask",),
+        cases=(
+            Case("3 × 5", (3, 5)),
+            Case("4 × 6", (4, 6)),
+            Case("5 × 4", (5, 4)),
+            Case("1 × 2", (1, 2)),
+        ),
+        hints=(
+            "Print the broken mask for 4 × 6 and for 4 × 5. What decides the colour that a row starts "
+            "with?",
+            "`i, j = np.indices((h, w))` gives the row and the column of every pixel; colour by the "
+            "parity of i + j.",
+        ),
+        explanation="i·w + j and i + j have the same parity only if w is odd. Images nearly never "
+        "have an odd width, so the bug is always on, and half of what the mask should "
+        "mix is never mixed.",
+        mutants=(
+            Mutant("stripes", lambda h, w: 1.0 - np.arange(h * w).reshape(h, w) % 2, _STRIPES),
+            Mutant(
+                "stripes, other colour",
+                lambda h, w: 1.0 * (np.arange(h * w).reshape(h, w) % 2),
+                "Stripes when w is even, and the colours exchanged: 1 where i + j is even.",
+            ),
+            Mutant(
+                "odd",
+                lambda h, w: 1 - checkerboard(h, w),
+                "The colours are exchanged: the corner i = j = 0 is even, so it is 1.",
+            ),
+            Mutant(
+                "rows",
+                lambda h, w: 1.0 - np.indices((h, w))[0] % 2,
+                "These are rows: the column j has no influence.",
+            ),
+            Mutant(
+                "columns",
+                lambda h, w: 1.0 - np.indices((h, w))[1] % 2,
+                "These are columns: the row i has no influence.",
+            ),
+            Mutant(
+                "product",
+                lambda h, w: 1.0 * (np.prod(np.indices((h, w)), axis=0) % 2 == 0),
+                "It colours by the parity of i·j, which is odd for one pixel in four only; the sum "
+                "i + j is meant.",
+            ),
+            Mutant(
+                "divides by h",
+                lambda h, w: (
+                    1.0 * ((np.arange(h * w) // h + np.arange(h * w) % h) % 2 == 0).reshape(h, w)
+                ),
+                "It finds row and column with h; a row holds w pixels, so they are k // w and "
+                "k % w.",
+            ),
+            Mutant(
+                "signs",
+                lambda h, w: 2 * checkerboard(h, w) - 1,
+                "The mask holds −1 and 1. A mask multiplies, so it holds 0 and 1.",
+            ),
+            Mutant("transposed", lambda h, w: checkerboard(w, h), deserves="should have shape"),
+        ),
+    )
+)
 
 
 # --- split and its prior --------------------------------------------------------------------------
@@ -278,6 +372,7 @@ def _from_reference(x, prior):
 
 def _wrong_split(density, keep=None, swap=False):
     """A wrong answer: `density(z, mean, log_sd)` summed over one example."""
+
     def fn(x, prior):
         c = x.shape[-1] // 2
         h, z = x[..., :c], x[..., c:]
@@ -303,13 +398,14 @@ def _log_normal_of_sd(z, m, sd):
         return -0.5 * (((z - m) / sd) ** 2 + _LOG) - np.log(sd)
 
 
-register(Exercise(
-    id="split.log_prob",
-    notebook=NOTEBOOK,
-    title="Split, and the price of what leaves",
-    minutes=8,
-    difficulty=2,
-    stub='''
+register(
+    Exercise(
+        id="split.log_prob",
+        notebook=NOTEBOOK,
+        title="Split, and the price of what leaves",
+        minutes=8,
+        difficulty=2,
+        stub='''
 def split_log_prob(x, prior):
     """h, z = the halves of x along the channels. Return h, and log N(z; mean, sd²) of shape (N,).
 
@@ -317,83 +413,147 @@ def split_log_prob(x, prior):
     """
     ...
 ''',
-    solution=split_log_prob,
-    truth=_from_reference,
-    returns=("h", "log p(z | h)"),
-    cases=(
-        Case("two images 3 × 2 with 4 channels", (_images((2, 3, 2, 4), 21), _Prior(2, 1))),
-        Case("one image 2 × 5 with 6 channels", (_images((1, 2, 5, 6), 22), _Prior(3, 2))),
-        Case("three images 1 × 2 with 2 channels", (_images((3, 1, 2, 2), 23), _Prior(1, 3))),
-    ),
-    hints=(
-        "Three cuts at the middle of the channels: x into h and z; prior(h) into mean and log sd.",
-        "With ε = (z − mean)/sd, log N(z; mean, sd²) = −½(ε² + log 2π) − log sd for each number; "
-        "add up over rows, columns and channels: `axis=(1, 2, 3)`.",
-    ),
-    explanation="log N(z; mean, sd²) = log N(ε; 0, 1) − log sd: the second term is the "
-                "log-determinant of whitening.",
-    mutants=(
-        Mutant("no log sd", _wrong_split(lambda z, m, ls: -0.5 * (
-            ((z - m) * np.exp(-ls)) ** 2 + _LOG)),
-               "The term −log sd is missing: this is the density of ε, not of z. Whitening "
-               "stretches space, and its log-determinant counts."),
-        Mutant("plus log sd", _wrong_split(lambda z, m, ls: -0.5 * (
-            ((z - m) * np.exp(-ls)) ** 2 + _LOG) + ls),
-               "It adds log sd; a wider normal is lower, so log sd is subtracted."),
-        Mutant("standard normal", _wrong_split(lambda z, m, ls: -0.5 * (z**2 + _LOG)),
-               "It does not use the prior: this is log N(z; 0, 1)."),
-        Mutant("sd for log sd", _wrong_split(lambda z, m, ls: -0.5 * (
-            ((z - m) / ls) ** 2 + _LOG) - np.log(np.abs(ls))),
-               "It takes the prior's second half for sd. It is log sd, which may be negative: "
-               "sd = exp(log sd)."),
-        Mutant("negative sd", _wrong_split(_log_normal_of_sd),
-               "It takes the prior's second half for sd. It is log sd, which may be negative: "
-               "sd = exp(log sd)."),
-        Mutant("sd squared", _wrong_split(lambda z, m, ls: _log_normal(z, m, 2 * ls)),
-               "It uses the variance, exp(2 log sd), where the standard deviation belongs."),
-        Mutant("prior of z", lambda x, prior: (x[..., : x.shape[-1] // 2], split_log_prob(
-            np.concatenate([x[..., x.shape[-1] // 2:]] * 2, axis=-1), prior)[1]),
-               "It asks the prior about z itself. When sampling, z is not known yet: the prior may "
-               "look at h only."),
-        Mutant("every second channel", lambda x, prior: split_log_prob(
-            np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1), prior),
-               "It takes every second channel for h. The slide cuts in the middle: the first half "
-               "stays, the second leaves."),
-        Mutant("prior interleaved", lambda x, prior: split_log_prob(x, lambda h: np.concatenate(
-            [prior(h)[..., ::2], prior(h)[..., 1::2]], axis=-1)),
-               "It takes mean and log sd from alternate channels of the prior. Here the first C "
-               "channels are the mean and the last C are log sd."),
-        Mutant("multiplies by sd", _wrong_split(lambda z, m, ls: -0.5 * (
-            ((z - m) * np.exp(ls)) ** 2 + _LOG) - ls),
-               "It multiplies by sd; ε = (z − mean)/sd divides."),
-        Mutant("variance", _wrong_split(lambda z, m, ls: -0.5 * (
-            (z - m) ** 2 * np.exp(-ls) + _LOG) - 0.5 * ls),
-               "It treats the prior's second half as the log of the variance; it is that of the "
-               "standard deviation, log sd."),
-        Mutant("plus mean", _wrong_split(lambda z, m, ls: _log_normal(z, -m, ls)),
-               "It adds the mean: ε = (z − mean)/sd."),
-        Mutant("log sd first", _wrong_split(lambda z, m, ls: _log_normal(z, ls, m)),
-               "Mean and log sd are exchanged: the prior's first half is the mean."),
-        Mutant("halves exchanged", _wrong_split(_log_normal, swap=True),
-               "The halves are exchanged: the first half stays, the second leaves and is judged "
-               "by the prior."),
-        Mutant("returns z", _wrong_split(_log_normal, keep=lambda h, z: z),
-               "The likelihood is right, but it returns z, the half that leaves. The flow goes on "
-               "with h."),
-        Mutant("no constant", _wrong_split(lambda z, m, ls: -0.5 * (
-            (z - m) * np.exp(-ls)) ** 2 - ls),
-               "The constant −½ log 2π, once for each number of z, is missing."),
-        Mutant("mean of the logs", lambda x, prior: (
-            split_log_prob(x, prior)[0],
-            split_log_prob(x, prior)[1] / (x[0].size / 2)),
-               "It averages over the numbers of z; independent densities multiply, so their logs "
-               "add."),
-        Mutant("per number", lambda x, prior: (
-            x[..., : x.shape[-1] // 2],
-            _log_normal(x[..., x.shape[-1] // 2:], *np.split(
-                prior(x[..., : x.shape[-1] // 2]), 2, axis=-1))), deserves="should have shape"),
-    ),
-))
+        solution=split_log_prob,
+        truth=_from_reference,
+        returns=("h", "log p(z | h)"),
+        cases=(
+            Case("two images 3 × 2 with 4 channels", (_images((2, 3, 2, 4), 21), _Prior(2, 1))),
+            Case("one image 2 × 5 with 6 channels", (_images((1, 2, 5, 6), 22), _Prior(3, 2))),
+            Case("three images 1 × 2 with 2 channels", (_images((3, 1, 2, 2), 23), _Prior(1, 3))),
+        ),
+        hints=(
+            "Three cuts at the middle of the channels: x into h and z; prior(h) into mean and log sd.",
+            "With ε = (z − mean)/sd, log N(z; mean, sd²) = −½(ε² + log 2π) − log sd for each number; "
+            "add up over rows, columns and channels: `axis=(1, 2, 3)`.",
+        ),
+        explanation="log N(z; mean, sd²) = log N(ε; 0, 1) − log sd: the second term is the "
+        "log-determinant of whitening.",
+        mutants=(
+            Mutant(
+                "no log sd",
+                _wrong_split(lambda z, m, ls: -0.5 * (((z - m) * np.exp(-ls)) ** 2 + _LOG)),
+                "The term −log sd is missing: this is the density of ε, not of z. Whitening "
+                "stretches space, and its log-determinant counts.",
+            ),
+            Mutant(
+                "plus log sd",
+                _wrong_split(lambda z, m, ls: -0.5 * (((z - m) * np.exp(-ls)) ** 2 + _LOG) + ls),
+                "It adds log sd; a wider normal is lower, so log sd is subtracted.",
+            ),
+            Mutant(
+                "standard normal",
+                _wrong_split(lambda z, m, ls: -0.5 * (z**2 + _LOG)),
+                "It does not use the prior: this is log N(z; 0, 1).",
+            ),
+            Mutant(
+                "sd for log sd",
+                _wrong_split(
+                    lambda z, m, ls: -0.5 * (((z - m) / ls) ** 2 + _LOG) - np.log(np.abs(ls))
+                ),
+                "It takes the prior's second half for sd. It is log sd, which may be negative: "
+                "sd = exp(log sd).",
+            ),
+            Mutant(
+                "negative sd",
+                _wrong_split(_log_normal_of_sd),
+                "It takes the prior's second half for sd. It is log sd, which may be negative: "
+                "sd = exp(log sd).",
+            ),
+            Mutant(
+                "sd squared",
+                _wrong_split(lambda z, m, ls: _log_normal(z, m, 2 * ls)),
+                "It uses the variance, exp(2 log sd), where the standard deviation belongs.",
+            ),
+            Mutant(
+                "prior of z",
+                lambda x, prior: (
+                    x[..., : x.shape[-1] // 2],
+                    split_log_prob(
+                        np.concatenate([x[..., x.shape[-1] // 2 :]] * 2, axis=-1), prior
+                    )[1],
+                ),
+                "It asks the prior about z itself. When sampling, z is not known yet: the prior may "
+                "look at h only.",
+            ),
+            Mutant(
+                "every second channel",
+                lambda x, prior: split_log_prob(
+                    np.concatenate([x[..., ::2], x[..., 1::2]], axis=-1), prior
+                ),
+                "It takes every second channel for h. The slide cuts in the middle: the first half "
+                "stays, the second leaves.",
+            ),
+            Mutant(
+                "prior interleaved",
+                lambda x, prior: split_log_prob(
+                    x, lambda h: np.concatenate([prior(h)[..., ::2], prior(h)[..., 1::2]], axis=-1)
+                ),
+                "It takes mean and log sd from alternate channels of the prior. Here the first C "
+                "channels are the mean and the last C are log sd.",
+            ),
+            Mutant(
+                "multiplies by sd",
+                _wrong_split(lambda z, m, ls: -0.5 * (((z - m) * np.exp(ls)) ** 2 + _LOG) - ls),
+                "It multiplies by sd; ε = (z − mean)/sd divides.",
+            ),
+            Mutant(
+                "variance",
+                _wrong_split(
+                    lambda z, m, ls: -0.5 * ((z - m) ** 2 * np.exp(-ls) + _LOG) - 0.5 * ls
+                ),
+                "It treats the prior's second half as the log of the variance; it is that of the "
+                "standard deviation, log sd.",
+            ),
+            Mutant(
+                "plus mean",
+                _wrong_split(lambda z, m, ls: _log_normal(z, -m, ls)),
+                "It adds the mean: ε = (z − mean)/sd.",
+            ),
+            Mutant(
+                "log sd first",
+                _wrong_split(lambda z, m, ls: _log_normal(z, ls, m)),
+                "Mean and log sd are exchanged: the prior's first half is the mean.",
+            ),
+            Mutant(
+                "halves exchanged",
+                _wrong_split(_log_normal, swap=True),
+                "The halves are exchanged: the first half stays, the second leaves and is judged "
+                "by the prior.",
+            ),
+            Mutant(
+                "returns z",
+                _wrong_split(_log_normal, keep=lambda h, z: z),
+                "The likelihood is right, but it returns z, the half that leaves. The flow goes on "
+                "with h.",
+            ),
+            Mutant(
+                "no constant",
+                _wrong_split(lambda z, m, ls: -0.5 * ((z - m) * np.exp(-ls)) ** 2 - ls),
+                "The constant −½ log 2π, once for each number of z, is missing.",
+            ),
+            Mutant(
+                "mean of the logs",
+                lambda x, prior: (
+                    split_log_prob(x, prior)[0],
+                    split_log_prob(x, prior)[1] / (x[0].size / 2),
+                ),
+                "It averages over the numbers of z; independent densities multiply, so their logs "
+                "add.",
+            ),
+            Mutant(
+                "per number",
+                lambda x, prior: (
+                    x[..., : x.shape[-1] // 2],
+                    _log_normal(
+                        x[..., x.shape[-1] // 2 :],
+                        *np.split(prior(x[..., : x.shape[-1] // 2]), 2, axis=-1),
+                    ),
+                ),
+                deserves="should have shape",
+            ),
+        ),
+    )
+)
 
 
 # --- latent shapes --------------------------------------------------------------------------------
@@ -424,13 +584,14 @@ def _model(h, w, c, levels):
     return np.array(model.latent_shapes)
 
 
-register(Exercise(
-    id="split.shapes",
-    notebook=NOTEBOOK,
-    title="The shapes of all latents",
-    minutes=5,
-    difficulty=2,
-    stub='''
+register(
+    Exercise(
+        id="split.shapes",
+        notebook=NOTEBOOK,
+        title="The shapes of all latents",
+        minutes=5,
+        difficulty=2,
+        stub='''
 def latent_shapes(h, w, c, levels):
     """An array (levels, 3): height, width, channels of each latent, the finest first.
 
@@ -438,50 +599,81 @@ def latent_shapes(h, w, c, levels):
     """
     ...
 ''',
-    solution=latent_shapes,
-    truth=_model,
-    returns=("the shapes",),
-    cases=(
-        Case("16 × 24 × 3 with L = 3", (16, 24, 3, 3)),
-        Case("16 × 16 × 1 with L = 4", (16, 16, 1, 4)),
-        Case("4 × 2 × 5 with L = 1", (4, 2, 5, 1)),
-    ),
-    hints=(
-        "Keep h, w, c in a loop over the levels. A squeeze halves h and w, and makes 4c of c.",
-        "A split hands out half of the channels and goes on with as many. The last level hands "
-        "out everything.",
-    ),
-    explanation="Each level but the last hands out half of what it was given: the shapes' "
-                "products are D/2, D/4, …, and the last one is as large as the one before.",
-    mutants=(
-        Mutant("the last splits too", lambda *a: _shapes(*a, last_splits=True),
-               "It splits after the last level too: then half of the top is lost, and the "
-               "dimensions no longer add up to h·w·c."),
-        Mutant("no split", lambda *a: _shapes(*a, split=False),
-               "It never splits: every level but the last hands out only half of its channels."),
-        Mutant("c is not halved", lambda h, w, c, L: np.array(
-            [(h >> k, w >> k, (4**k * c) // (2 if k < L else 1)) for k in range(1, L + 1)]),
-               "What leaves is halved, but what goes on is not: after a split the flow keeps half "
-               "of the channels too."),
-        Mutant("times two", lambda h, w, c, L: np.array(
-            [(h >> k, w >> k, c * 2**(k - 1)) for k in range(1, L + 1)]),
-               "The channels double from level to level, but the first squeeze already makes 4c, "
-               "of which 2c leave."),
-        Mutant("squeeze makes 2c", lambda h, w, c, L: np.array(
-            [(h >> k, w >> k, c if k < L else 2 * c) for k in range(1, L + 1)]),
-               "A squeeze makes 4c of c, not 2c: a block of 2 × 2 holds four numbers."),
-        Mutant("splits before squeezing", lambda h, w, c, L: np.array(
-            [(h >> k, w >> k, 2 ** (k + 1) * c) for k in range(1, L + 1)]),
-               "It gives what enters each split, before half of it leaves."),
-        Mutant("one level behind", lambda h, w, c, L: np.array(
-            [(h >> k, w >> k, c << k) for k in range(L)]),
-               "It starts with the image's own height and width; the first level squeezes before "
-               "anything leaves."),
-        Mutant("coarsest first", lambda *a: latent_shapes(*a)[::-1],
-               "The order is turned round: the finest latent leaves first."),
-        Mutant("h and w exchanged", lambda *a: latent_shapes(*a)[:, [1, 0, 2]],
-               "Height and width are exchanged."),
-        Mutant("counts", lambda *a: latent_shapes(*a).prod(1), deserves="should have shape"),
-        Mutant("a list", lambda *a: latent_shapes(*a).tolist(), deserves="is a list"),
-    ),
-))
+        solution=latent_shapes,
+        truth=_model,
+        returns=("the shapes",),
+        cases=(
+            Case("16 × 24 × 3 with L = 3", (16, 24, 3, 3)),
+            Case("16 × 16 × 1 with L = 4", (16, 16, 1, 4)),
+            Case("4 × 2 × 5 with L = 1", (4, 2, 5, 1)),
+        ),
+        hints=(
+            "Keep h, w, c in a loop over the levels. A squeeze halves h and w, and makes 4c of c.",
+            "A split hands out half of the channels and goes on with as many. The last level hands "
+            "out everything.",
+        ),
+        explanation="Each level but the last hands out half of what it was given: the shapes' "
+        "products are D/2, D/4, …, and the last one is as large as the one before.",
+        mutants=(
+            Mutant(
+                "the last splits too",
+                lambda *a: _shapes(*a, last_splits=True),
+                "It splits after the last level too: then half of the top is lost, and the "
+                "dimensions no longer add up to h·w·c.",
+            ),
+            Mutant(
+                "no split",
+                lambda *a: _shapes(*a, split=False),
+                "It never splits: every level but the last hands out only half of its channels.",
+            ),
+            Mutant(
+                "c is not halved",
+                lambda h, w, c, L: np.array(
+                    [(h >> k, w >> k, (4**k * c) // (2 if k < L else 1)) for k in range(1, L + 1)]
+                ),
+                "What leaves is halved, but what goes on is not: after a split the flow keeps half "
+                "of the channels too.",
+            ),
+            Mutant(
+                "times two",
+                lambda h, w, c, L: np.array(
+                    [(h >> k, w >> k, c * 2 ** (k - 1)) for k in range(1, L + 1)]
+                ),
+                "The channels double from level to level, but the first squeeze already makes 4c, "
+                "of which 2c leave.",
+            ),
+            Mutant(
+                "squeeze makes 2c",
+                lambda h, w, c, L: np.array(
+                    [(h >> k, w >> k, c if k < L else 2 * c) for k in range(1, L + 1)]
+                ),
+                "A squeeze makes 4c of c, not 2c: a block of 2 × 2 holds four numbers.",
+            ),
+            Mutant(
+                "splits before squeezing",
+                lambda h, w, c, L: np.array(
+                    [(h >> k, w >> k, 2 ** (k + 1) * c) for k in range(1, L + 1)]
+                ),
+                "It gives what enters each split, before half of it leaves.",
+            ),
+            Mutant(
+                "one level behind",
+                lambda h, w, c, L: np.array([(h >> k, w >> k, c << k) for k in range(L)]),
+                "It starts with the image's own height and width; the first level squeezes before "
+                "anything leaves.",
+            ),
+            Mutant(
+                "coarsest first",
+                lambda *a: latent_shapes(*a)[::-1],
+                "The order is turned round: the finest latent leaves first.",
+            ),
+            Mutant(
+                "h and w exchanged",
+                lambda *a: latent_shapes(*a)[:, [1, 0, 2]],
+                "Height and width are exchanged.",
+            ),
+            Mutant("counts", lambda *a: latent_shapes(*a).prod(1), deserves="should have shape"),
+            Mutant("a list", lambda *a: latent_shapes(*a).tolist(), deserves="is a list"),
+        ),
+    )
+)
