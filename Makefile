@@ -52,7 +52,7 @@ format: $(STAMP)
 	$(PY) -m ruff format .
 
 notebooks: $(STAMP)
-	$(PY) tools/notebooks.py
+	$(PY) -m tools.notebooks run
 
 student instructor: $(STAMP)
 	$(PY) -m tools.handout $@
