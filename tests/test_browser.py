@@ -8,6 +8,7 @@ folder that GLOW_SCREENSHOTS names.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -102,6 +103,7 @@ def address(driver, tmp_path_factory) -> Iterator[str]:
     """JupyterLab by `make course`, on a copy of the notebooks in a folder with a space."""
     home = tmp_path_factory.mktemp("a student's home")
     shutil.copytree(FOLDER, home / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    (home / ".venv").symlink_to(sys.prefix)  # the Makefile's own relative path, space or no space
     port = _free_port()
     options = (
         f"--no-browser --ServerApp.port={port} --ServerApp.port_retries=0 "
@@ -118,7 +120,6 @@ def address(driver, tmp_path_factory) -> Iterator[str]:
                 "-o",
                 ".venv/.installed",
                 "course",
-                f"PY={sys.executable}",
                 f"JUPYTER={options}",
             ],
             cwd=home,
@@ -133,7 +134,8 @@ def address(driver, tmp_path_factory) -> Iterator[str]:
         assert server.poll() is None, (home / "server.log").read_text()
         yield url
     finally:
-        os.killpg(server.pid, signal.SIGTERM)  # its kernels end with it
+        with contextlib.suppress(ProcessLookupError):  # it never came up
+            os.killpg(server.pid, signal.SIGTERM)  # its kernels end with it
         server.wait(PATIENCE)
 
 
