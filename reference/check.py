@@ -503,14 +503,14 @@ def _agreement(subject, x, y, logdet, shaped, jacobians, ledger) -> None:
         total = float(np.sum(logdet))
         numeric = ledger.numeric
         slack = ledger.tolerance.sum() + 1e-12 * abs(total)
-        if n == len(x) and abs(total - numeric.sum()) <= slack:
+        if np.all(np.abs(total - numeric) <= ledger.tolerance + 1e-12 * abs(total)):
+            ledger.fail(name, "the number itself is right: repeat it, np.full(len(x), value)")
+        elif n == len(x) and abs(total - numeric.sum()) <= slack:
             text = "summed up over its axes it is the sum over the whole batch"
             if logdet.ndim == 0:
                 ledger.mistakes.append("summed over the batch")
                 text = "it is the sum over the whole batch; sum each example by itself"
             ledger.fail(name, text)
-        elif np.all(np.abs(total - numeric) <= ledger.tolerance + 1e-12 * abs(total)):
-            ledger.fail(name, "the number itself is right: repeat it, np.full(len(x), value)")
         elif logdet.ndim == 0:
             found = logdet_mistakes(np.full(n, total), jacobians, x[:n], y[:n], ledger.tolerance)
             _blame(found, name, f"it is {total:.6g}, numerically {_few(numeric)}", ledger)

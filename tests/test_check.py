@@ -332,3 +332,11 @@ def test_a_small_relative_error_is_no_eps_in_the_log():
     wrong = ref.check(lambda x: (S * x, np.full(len(x), LOG_S * (1 + 1e-8))), VECTORS)
     assert not wrong
     assert wrong.mistake is None
+
+
+def test_a_scalar_zero_was_not_summed_over_the_batch():
+    layer = ref.AdditiveCoupling(ref.CouplingNet.random(2, 4, 2, np.random.default_rng(0)))
+    x = np.random.default_rng(1).standard_normal((2, 3, 5, 4))
+    report = ref.check(lambda x: (layer.forward(x)[0], 0.0), x)
+    assert not report and "the number itself is right" in str(report)
+    assert "summed over the batch" not in (report.mistake or "")

@@ -389,8 +389,8 @@ def conv1x1_inverse(y, W):
             Mutant(
                 "transpose for inverse",
                 lambda y, W: y @ W,
-                "It multiplies by Wᵀ. That undoes a rotation, where W⁻¹ = Wᵀ; W is a rotation at "
-                "the start of training and no longer afterwards.",
+                "It multiplies by Wᵀ. That undoes an orthogonal W, where W⁻¹ = Wᵀ; W is orthogonal "
+                "at the start of training and no longer afterwards.",
             ),
             Mutant(
                 "inverse, transposed",
