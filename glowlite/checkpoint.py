@@ -22,6 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from glowlite._files import sync_folder
+
 FORMAT = 1
 
 
@@ -52,7 +54,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes files only the owner can read
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         number = error.errno or errno.EIO
         raise OSError(number, f"could not write: {error.strerror or error}", str(path)) from error
@@ -66,15 +68,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is on the disk only once its folder is."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -387,7 +387,9 @@ def _shape_of_logdet(logdet, y, x, ledger):
     if logdet.shape == (n,):
         return logdet, True
     if logdet.ndim == 0:
-        text = f"one number for the whole batch; one per example is expected, shape ({n},)"
+        text = (
+            f"one number for the whole batch; one per example is expected: (N,), tried with N = {n}"
+        )
         ledger.fail("shape of the log-det", text, "not per example")
     else:
         expected = f"expected ({n},): summed over every axis but the first"

@@ -26,6 +26,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from glowlite._files import sync_folder
+
 from .errors import DataError, explain
 from .source import Row, Source
 
@@ -132,7 +134,7 @@ def _build(
                 # Another process was faster; the same key means the same bytes.
                 if not (folder / "index.json").is_file():
                     raise
-            _sync_folder(home)
+            sync_folder(home)
     except OSError as error:
         raise explain(error, home) from error
 
@@ -249,11 +251,3 @@ def _write_through(path: Path, data: bytes) -> None:
         except BaseException:
             os.unlink(file.name)
             raise
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
