@@ -7,6 +7,7 @@ import os
 import pickle
 import resource
 import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,6 +159,21 @@ def test_a_strangers_pickle_is_not_run(tmp_path, monkeypatch, protocol):
     assert not (tmp_path / "exploded").exists()
     pickle.loads(pickle.dumps(Bomb()))
     assert (tmp_path / "exploded").exists(), "the bomb of this test must be a live one"
+
+
+def test_a_file_replaced_while_it_is_read_is_one_file_or_the_other(tmp_path, monkeypatch):
+    path = tmp_path / "state.safetensors"
+    save_tensors(path, {"x": torch.zeros(5)}, {"step": 0})
+    real = Path.read_bytes
+
+    def read_then_lose_the_race(self):
+        data = real(self)
+        save_tensors(path, {"x": torch.ones(5)}, {"step": 1})
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", read_then_lose_the_race)
+    tensors, header = load_tensors(path)
+    assert (tensors["x"] == header["step"]).all()
 
 
 def test_missing_files_are_named(tmp_path):
