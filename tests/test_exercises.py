@@ -12,7 +12,7 @@ import torch
 
 from course import attempt as attempt_module
 from course import check, hint, progress, solution
-from course.attempt import attempt
+from course.attempt import PATIENCE, Budget, attempt
 from course.exercise import Case, Exercise, Mutant, identity, judge, register, registry
 from course.judge import judge_layer
 
@@ -131,6 +131,10 @@ def _nothing_later(x, s, b):
     return s * x + b if len(s) == 3 else None
 
 
+def _raises_later(x, s, b):
+    return s * x + (b if len(s) == 3 else undefined)  # noqa: F821
+
+
 @pytest.mark.parametrize(
     "fn, sentence",
     [
@@ -156,6 +160,7 @@ def _nothing_later(x, s, b):
         (_float32, "float32"),
         (_torch, "torch tensor"),
         (_nothing_later, "is a `return` missing"),
+        (_raises_later, ": it raised NameError"),
         (None, "of type NoneType"),
         (np.zeros(3), "without brackets"),
     ],
@@ -217,13 +222,13 @@ def _swallows_everything(x):
 
 @pytest.mark.parametrize("loop", [_plain_loop, _swallows_exceptions, _swallows_everything])
 def test_an_endless_loop_is_stopped(loop):
-    assert "had not finished after 0.2 seconds" in attempt(loop, (1,), seconds=0.2).trouble
+    assert "had not finished after 0.2 seconds" in attempt(loop, (1,), budget=Budget(0.2)).trouble
 
 
 def test_an_endless_loop_in_another_thread_is_left_behind():
     stop, outcomes = threading.Event(), []
     worker = threading.Thread(
-        target=lambda: outcomes.append(attempt(lambda x: stop.wait(), (1,), seconds=0.2))
+        target=lambda: outcomes.append(attempt(lambda x: stop.wait(), (1,), budget=Budget(0.2)))
     )
     worker.start()
     worker.join()
@@ -236,10 +241,28 @@ def test_one_check_has_one_budget_of_time(monkeypatch):
     monkeypatch.setattr("course.judge.SECONDS", 0.4)
 
     def slow(x, s, b):
-        time.sleep(0.3)
+        _compute(0.3)
         return s * x + b
 
-    assert "had not finished" in str(check(FORWARD, slow))
+    assert "had not finished after 0.4 seconds" in str(check(FORWARD, slow))
+
+
+def _compute(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def test_waiting_for_the_machine_does_not_count_as_computing():
+    outcome = attempt(lambda: time.sleep(0.5) or 7, (), budget=Budget(0.2))
+    assert outcome.value == 7, outcome.trouble
+
+
+def test_waiting_for_ever_is_stopped_too():
+    start = time.monotonic()
+    outcome = attempt(threading.Event().wait, (), budget=Budget(0.1))
+    assert "had not finished" in outcome.trouble
+    assert time.monotonic() - start >= PATIENCE * 0.1
 
 
 @pytest.mark.parametrize("place", ["x", "s", "b"])

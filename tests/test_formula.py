@@ -378,6 +378,7 @@ def test_habits_of_the_hand_are_read(layer, text):
 @pytest.mark.parametrize(
     ("layer", "text", "mistake"),
     [
+        ("flow", "sum(log|diag(dh_i/dh_{i-1})|)", "dimension"),
         ("flow", "log Σ|det J_i|", "log_of_sum"),  # was taken for the log-det of one step
         ("flow", "log p(x) = log N(z; 0, I) − log|det(dz/dx)|", "sign"),
         ("actnorm", "Σ_i h log|s_i|", "only_h"),
@@ -392,3 +393,18 @@ def test_habits_of_the_hand_do_not_excuse_mistakes(layer, text, mistake):
     verdict = grade(layer, text)
     assert not verdict
     assert verdict.mistake == mistake, verdict.message
+
+
+def test_a_sum_over_maps_leaves_the_diagonals_unsummed():
+    said = grade("flow", "sum(log|diag(dh_i/dh_{i-1})|)").message
+    assert "for each map i" in said.lower() and "channel" not in said
+    assert "per channel" in grade("actnorm", "h w log|s|").message
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("text", ["", " \n", ".", "$ $"])
+def test_an_empty_answer_is_told_the_letters_of_its_own_layer(layer, text):
+    said = grade(layer, text).message
+    assert said.startswith("Not yet: The answer is empty.")
+    assert ("dz/dx" in said) == (layer == "flow")
+    assert (" W;" in said) == (layer in ("conv1x1", "lu"))

@@ -304,9 +304,9 @@ def test_an_endless_student_function_does_not_hang_a_notebook(tmp_path):
     book = nbformat.v4.new_notebook(
         cells=[
             code(
-                "from course.attempt import attempt\n\n\ndef f(x):\n    while True:\n        pass"
+                "from course.attempt import Budget, attempt\n\n\ndef f(x):\n    while True:\n        pass"
             ),
-            code("print(attempt(f, (1,), seconds=0.3).trouble)"),
+            code("print(attempt(f, (1,), budget=Budget(0.3)).trouble)"),
         ]
     )
     execute(book, tmp_path, timeout=60)

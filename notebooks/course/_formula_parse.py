@@ -28,6 +28,10 @@ class Unreadable(ValueError):
     """The text is not a formula of this little language; the message says where and why."""
 
 
+class Empty(Unreadable):
+    """There is no text at all."""
+
+
 Token = tuple[str, object]  # ("num", 2.0) | ("name", "h") | ("fn", "log") | ("op", "*")
 
 SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀᵢⱼᴷ⁽⁾", "0123456789+-TijK()", strict=True))
@@ -214,7 +218,7 @@ def tokenize(text: str) -> list[Token]:
         )
     plain = _plain(text)
     if not plain:
-        raise Unreadable("The answer is empty. Write a formula, for example  h w log|det W| .")
+        raise Empty("The answer is empty.")
     tokens: list[Token] = []
     place = 0
     while place < len(plain):

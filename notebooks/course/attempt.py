@@ -1,5 +1,7 @@
 """Call a student's function safely: bounded time, captured prints, no traceback, no surprises.
 
+What is bounded is the time that the function computes, so that a busy machine does not stop a right
+answer; and, more generously, the time on the clock, so that one that waits for ever is stopped too.
 On Unix, in the main thread (where a notebook runs its cells) a timer interrupts the call. It acts
 between two Python instructions, so one very long NumPy operation is allowed to end first. Where
 there is no such timer (Windows, another thread) the call runs in a thread of its own that is left
@@ -13,6 +15,7 @@ import io
 import linecache
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -22,7 +25,22 @@ from typing import Any
 import numpy as np
 
 SECONDS = 5.0
-"""How long a student's function may take, for all points of one check together."""
+"""How long a student's function may compute, for all points of one check together."""
+PATIENCE = 6.0
+"""How many times as long it may take on the clock, where the machine does other things too."""
+
+
+class Budget:
+    """`seconds` of this thread's computing, from now on; `PATIENCE` times as many on the clock."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._computed = time.thread_time() + seconds
+        self._clock = time.monotonic() + PATIENCE * seconds
+
+    def left(self) -> float:
+        """Seconds in which it cannot run out; negative once it has."""
+        return min(self._computed - time.thread_time(), self._clock - time.monotonic())
 
 
 @dataclass(frozen=True)
@@ -43,25 +61,27 @@ def attempt(
     fn: Callable,
     args: tuple,
     names: tuple[str, ...] = (),
-    seconds: float = SECONDS,
+    budget: Budget | None = None,
 ) -> Outcome:
     """Call ``fn(*args)`` on copies of the arguments and say what happened.
 
-    `names` are the arguments' names for messages. Never raises what `fn` raises, and returns
-    after about `seconds` (see the module's text for the one exception).
+    `names` are the arguments' names for messages; `budget` may be shared by several calls. Never
+    raises what `fn` raises, and returns when the budget is spent (see the module's text for the
+    one exception).
     """
+    budget = budget or Budget(SECONDS)
     given = copy.deepcopy(args)
     printed = _Limited()
     try:
         with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with np.errstate(all="ignore"):
-                value = _timed(lambda: fn(*given), seconds)
+                value = _timed(lambda: fn(*given), budget)
     except NotImplementedError:
         return Outcome(undone=True, printed=printed.text())
     except _TimeUp:
         return Outcome(
-            trouble=f"It had not finished after {seconds:g} seconds and was stopped. "
+            trouble=f"It had not finished after {budget.seconds:g} seconds and was stopped. "
             f"Is there a loop that never ends?{_LEFT_BEHIND if not _has_timer() else ''}",
             printed=printed.text(),
         )
@@ -91,9 +111,9 @@ def _has_timer() -> bool:
     return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
 
 
-def _timed(call: Callable[[], Any], seconds: float) -> Any:
+def _timed(call: Callable[[], Any], budget: Budget) -> Any:
     if _has_timer():
-        with _alarm(seconds):
+        with _alarm(budget):
             return call()
     result: dict[str, Any] = {}
 
@@ -105,7 +125,7 @@ def _timed(call: Callable[[], Any], seconds: float) -> Any:
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(budget.seconds)  # by the clock: another thread's computing time is not to be had
     if thread.is_alive():
         raise _TimeUp
     if "error" in result:
@@ -114,13 +134,15 @@ def _timed(call: Callable[[], Any], seconds: float) -> Any:
 
 
 @contextmanager
-def _alarm(seconds: float):
+def _alarm(budget: Budget):
     def ring(signum, frame):
-        raise _TimeUp
+        if budget.left() <= 0:
+            raise _TimeUp
 
     before = signal.signal(signal.SIGALRM, ring)
-    # It rings again and again, for code that swallows even a BaseException.
-    signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
+    # It rings again and again: while others use the machine, and for code that swallows even a
+    # BaseException.
+    signal.setitimer(signal.ITIMER_REAL, max(budget.left(), 0.001), 0.05)
     try:
         yield
     finally:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._formula_layers import LAYERS, Mistake, agree, diagnose, points, values
-from ._formula_parse import Unreadable, parse, split_equation, symbols, tokenize
+from ._formula_layers import LAYERS, Mistake, agree, diagnose, index_names, points, values
+from ._formula_parse import Empty, Unreadable, parse, split_equation, symbols, tokenize
 
 __all__ = ["Grade", "grade", "LAYERS"]
 
@@ -28,6 +28,15 @@ PRAISE = {
     "lu": "log|det W| = Σ log|s|, as on the LU slide; the layer's own log-det is h·w times this",
     "affine_coupling": "Σ log|s| over every pixel and channel of the half that is scaled",
     "additive_coupling": "0, because s = 1: a shift changes no volume",
+}
+
+NOTATION = {
+    "flow": "dz/dx, or p(z) and dz/dx, or the steps dh_i/dh_{i-1}",
+    "actnorm": "h, w, s",
+    "conv1x1": "h, w, W",
+    "lu": "h, w, s, or P, L, U, W",
+    "affine_coupling": "s, t",
+    "additive_coupling": "s, t",
 }
 
 
@@ -86,6 +95,8 @@ def grade(layer: str, text: str) -> Grade:
     except Mistake as mistake:
         return Grade(layer, False, f"Not yet: {mistake}", mistake.name)
     except Unreadable as why:
+        if isinstance(why, Empty):
+            why = f"{why} Write it with {NOTATION[layer]}; log, det, |·| and sum are understood."
         return Grade(layer, False, f"Not yet: {why}", "unreadable")
 
 
@@ -123,7 +134,16 @@ def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
     got, single_step = values(layer, tree)
 
     if any(v.ndim == 1 for v in got):
-        raise Mistake("dimension", "your formula still has one value per channel: sum it.")
+        if layer != "flow":
+            raise Mistake("dimension", "your formula still has one value per channel: sum it.")
+        what = (
+            "your one sum runs over the maps i, and every entry of the diagonals is still there: "
+            "for each map i sum over its diagonal, and then over i."
+            if index_names(tree)
+            else "your formula still has one value per entry of the diagonal: sum over them."
+        )
+        more = "(That holds for a triangular Jacobian; for any other write |det …|.)"
+        raise Mistake("dimension", f"{what} {more}")
     if any(v.ndim == 2 for v in got):
         hint = " Write a small w for the width; W is the matrix." if "W" in used else ""
         raise Mistake("dimension", f"your formula is still a matrix; a number is asked for.{hint}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .attempt import SECONDS, Outcome, attempt
+from .attempt import SECONDS, Budget, Outcome, attempt
 
 if TYPE_CHECKING:
     from .exercise import Exercise
@@ -86,10 +85,10 @@ def judge_layer(exercise: Exercise, fn: Callable) -> Verdict:
 def _run(exercise: Exercise, fn: Callable) -> list[Outcome]:
     """The outcomes at the cases in order, up to the first that went wrong."""
     outcomes: list[Outcome] = []
-    end = time.monotonic() + SECONDS
+    budget = Budget(SECONDS)
     names = _argument_names(exercise)
     for case in exercise.cases:
-        outcome = attempt(fn, case.args, names, max(end - time.monotonic(), 0.05))
+        outcome = attempt(fn, case.args, names, budget)
         outcomes.append(outcome)
         if outcome.trouble or outcome.undone:
             break
@@ -112,8 +111,10 @@ def _compare(exercise: Exercise, outcomes: list[Outcome]) -> Verdict:
             return Verdict("not done", NOTHING)
         return Verdict("wrong", f"For {case.name} it returns nothing: is a `return` missing?")
     if last.trouble:
-        where = "" if len(outcomes) == 1 else f"For {case.name}: "
-        return Verdict("wrong", where + last.trouble)
+        if len(outcomes) == 1:
+            return Verdict("wrong", last.trouble)
+        trouble = last.trouble[0].lower() + last.trouble[1:]
+        return Verdict("wrong", f"For {case.name}: {trouble}")
 
     truths = [_truth(exercise)(*case.args) for case in exercise.cases]
     values = [o.value for o in outcomes]

@@ -379,6 +379,7 @@ def fast_logdet(p, l, u, s, h, w):
             Case("5 channels, 3 × 7 pixels", (*factors(5, 1), 3, 7)),
             Case("8 channels, 2 × 1 pixels", (*factors(8, 2), 2, 1)),
             Case("1 channel, 4 × 4 pixels", (*factors(1, 3), 4, 4)),
+            Case("384 channels, 2 × 3 pixels", (*factors(384, 4), 2, 3)),
         ),
         hints=(
             "det P = ±1 and det L = 1. U + diag(s) is triangular.",
@@ -405,6 +406,13 @@ def fast_logdet(p, l, u, s, h, w):
                 "sign",
                 lambda p, l, u, s, h, w: -fast_logdet(p, l, u, s, h, w),
                 "The sign is turned over: that is the inverse's.",
+            ),
+            Mutant(
+                "product first",
+                lambda p, l, u, s, h, w: h * w * np.log(np.abs(np.prod(s))),
+                "It multiplies the entries of s and takes the logarithm afterwards. On paper that "
+                "is the same; at 384 channels the product leaves the range of float64, which ends "
+                "near 10³⁰⁸ and, downwards, near 10⁻³²⁴. Take the logarithms first, then add.",
             ),
             Mutant(
                 "log of the sum",
