@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
+from reference._answers import (
+    Ledger,
+    Stop,
+    Subject,
+    as_array,
+    as_batch,
+    as_subject,
+    double_precision,
+    examples,
+    first_call,
+    guarded,
+    independent,
+    one_vector,
+    quiet,
+    shape_of_logdet,
+)
 from reference.adapters import from_torch, is_torch, tensor_to_array
 from reference.diagnose import Mistake, inverse_mistakes, logdet_mistakes
 from reference.jacobian import EPS, MAX_DIM, jacobian
-from reference.report import Item, Report
+from reference.report import Report
 from reference.structure import describe
 
 CERTAIN = 5e-7  # nats; a measurement less certain than this proves nothing (or 5e-9 per dimension)
@@ -57,134 +71,27 @@ def check(
     >>> check(lambda x: (2 * x, np.full(len(x), np.log(2))), np.ones((2, 3))).mistake
     'mean for sum'
     """
-    subject = _subject(layer, inverse)
+    subject = as_subject(layer, inverse)
     if is_torch(x):
         x = tensor_to_array(x)
         if not isinstance(layer, from_torch) and not is_torch(layer):
-            subject = _subject(from_torch(subject.forward, subject.inverse), None)
-    x = _batch(x)
-    ledger = _Ledger(subject.name, x.shape, notes=list(subject.notes))
+            subject = as_subject(from_torch(subject.forward, subject.inverse), None)
+    x = as_batch(x)
+    ledger = Ledger(subject.name, x.shape, notes=list(subject.notes))
     try:
         _run(subject, x, ledger, max_dim)
-    except _Stop:
+    except Stop:
         pass
     return ledger.report()
-
-
-@dataclass
-class _Subject:
-    name: str
-    forward: Callable
-    inverse: Callable | None
-    layers: Sequence
-    notes: Sequence[str] = ()
-
-
-class _Stop(Exception):
-    """Nothing more can be checked."""
-
-
-@dataclass
-class _Ledger:
-    """Collects what is found while checking."""
-
-    name: str
-    shape: tuple[int, ...]
-    items: list[Item] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    mistakes: list[str] = field(default_factory=list)
-    analytic: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    numeric: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    tolerance: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    round_trip: float | None = None
-    round_trip_tolerance: float | None = None
-    structure: str = "unknown"
-
-    def ok(self, name: str, detail: str) -> None:
-        self.items.append(Item(name, True, detail))
-
-    def fail(self, name: str, detail: str, *mistakes: str, stop: bool = False) -> None:
-        self.items.append(Item(name, False, detail))
-        either = " or ".join(mistakes)  # one line's candidates; other lines add to them
-        self.mistakes += [either] * bool(either and either not in self.mistakes)
-        if stop:
-            raise _Stop
-
-    def unknown(self, name: str, detail: str) -> None:
-        self.items.append(Item(name, None, detail))
-
-    def report(self) -> Report:
-        return Report(
-            layer=self.name,
-            shape=self.shape,
-            items=tuple(self.items),
-            analytic=self.analytic,
-            numeric=self.numeric,
-            tolerance=self.tolerance,
-            round_trip=self.round_trip,
-            round_trip_tolerance=self.round_trip_tolerance,
-            structure=self.structure,
-            mistake="; ".join(self.mistakes) or None,
-            notes=tuple(self.notes),
-        )
-
-
-def _subject(layer: object, inverse: Callable | None) -> _Subject:
-    if inverse is not None and not callable(inverse):
-        raise TypeError(f"inverse must be a function y -> x, not {type(inverse).__name__}")
-    if isinstance(layer, type):
-        raise TypeError(f"layer is the class {layer.__name__}; make an object of it first")
-    if is_torch(layer):
-        layer = from_torch(layer, inverse)
-        inverse = None
-    forward = getattr(layer, "forward", None)
-    if callable(forward):
-        own = getattr(layer, "inverse", None)
-        layers = getattr(layer, "layers", ())
-        if not isinstance(layers, (list, tuple)):
-            layers = ()
-        if not all(callable(getattr(sub, "forward", None)) for sub in layers):
-            layers = ()
-        name = getattr(layer, "name", None)
-        name = name if isinstance(name, str) else type(layer).__name__
-        notes = layer.notes if isinstance(layer, from_torch) else ()
-        return _Subject(name, forward, inverse or (own if callable(own) else None), layers, notes)
-    if callable(layer):
-        name = getattr(layer, "__name__", type(layer).__name__)
-        own = getattr(layer, "inverse", None)  # an object that is called, and has its inverse
-        inverse = inverse or (own if callable(own) else None)
-        return _Subject("the function" if name == "<lambda>" else name, layer, inverse, ())
-    raise TypeError(
-        f"layer is {layer!r:.60}; accepted: an object with forward(x) -> (y, logdet), "
-        "a function x -> (y, logdet), or a torch module"
-    )
-
-
-def _batch(x: np.ndarray) -> np.ndarray:
-    if not isinstance(x, (np.ndarray, list, tuple)):
-        raise TypeError(f"x must be an array, not {type(x).__name__}")
-    x = np.asarray(x)
-    if x.dtype != np.float64:
-        raise TypeError(
-            f"x must be float64, not {x.dtype}: write x.astype(np.float64). "
-            "A lower precision cannot tell a right formula from one that is nearly right"
-        )
-    if x.ndim == 0:
-        raise ValueError("x is a single number; accepted: a batch, first axis N, e.g. x[None]")
-    if x.size == 0:
-        raise ValueError(f"x is empty: its shape is {x.shape}; at least one example is needed")
-    if not np.all(np.isfinite(x)):
-        raise ValueError("x contains NaN or infinite values")
-    return x
 
 
 # --- the checks, in order -----------------------------------------------------------------------
 
 
-def _run(subject: _Subject, x: np.ndarray, ledger: _Ledger, max_dim: int) -> None:
-    y, logdet = _first_call(subject, x, ledger)
+def _run(subject: Subject, x: np.ndarray, ledger: Ledger, max_dim: int) -> None:
+    y, logdet = first_call(subject, x, ledger)
     if x.ndim == 1 and np.ndim(logdet) == 0 and y.shape == x.shape:
-        subject, x = _one_vector(subject), x[None]  # a single vector with its scalar log-det
+        subject, x = one_vector(subject), x[None]  # a single vector with its scalar log-det
         y, logdet = subject.forward(x)
     dims = x[0].size
     if dims > max_dim:
@@ -198,13 +105,13 @@ def _run(subject: _Subject, x: np.ndarray, ledger: _Ledger, max_dim: int) -> Non
     if not np.all(np.isfinite(y)):
         ledger.fail("y is finite", "y has NaN or infinite values", "not finite", stop=True)
 
-    x, y, logdet, batched = _examples(subject, x, y, logdet, ledger)
+    x, y, logdet, batched = examples(subject, x, y, logdet, ledger)
     if batched:
-        _independent(subject, x, y, logdet, ledger)
-    logdet, shaped = _shape_of_logdet(logdet, y, x, ledger)
-    _double_precision(x, y, ledger)
+        independent(subject, x, y, logdet, ledger)
+    logdet, shaped = shape_of_logdet(logdet, y, x, ledger)
+    double_precision(x, y, ledger)
     x, jacobians = _measure(subject, x, ledger, max_dim)
-    again = _quiet(subject.forward, x)
+    again = quiet(subject.forward, x)
     y = again[0]
     if shaped:
         logdet = again[1]
@@ -222,192 +129,6 @@ def _run(subject: _Subject, x: np.ndarray, ledger: _Ledger, max_dim: int) -> Non
     _remarks(x, jacobians, ledger)
 
 
-def _quiet(f: Callable, a: np.ndarray):
-    """f of a copy of a, NumPy's complaints about NaN silenced: the report makes its own."""
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return f(a.copy())
-
-
-def _guarded(f: Callable, a: np.ndarray, name: str, ledger: _Ledger):
-    """f(a); an exception, nothing at all, or a changed argument becomes a line of the report."""
-    given = a.copy()
-    try:
-        with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            out = f(given)
-    except NotImplementedError:
-        ledger.fail(name, "raised NotImplementedError: not written yet", "not done", stop=True)
-    except Exception as problem:
-        text = f"raised {type(problem).__name__}: {problem}"
-        if name == "forward" and a.ndim == 3:
-            text += f" (x has three axes {a.shape}; an image is a batch of one, x[None])"
-        ledger.fail(name, text, "raises", stop=True)
-    if out is None or out is Ellipsis:
-        ledger.fail(name, f"returned {out}: not written yet, or no return", "not done", stop=True)
-    if not np.array_equal(given, a):
-        ledger.fail(
-            f"{name} leaves its input alone",
-            "the input was changed in place; work on a copy (y = x * s, not x *= s)",
-            "changes its input",
-        )
-    return out
-
-
-def _array(value: object, name: str, what: str, ledger: _Ledger) -> np.ndarray:
-    """value as a real float64 array, or a line that says what it is instead."""
-    if is_torch(value):
-        text = f"{what} is a torch tensor; pass the module itself, or from_torch(function)"
-        ledger.fail(name, text, "torch tensor", stop=True)
-    if not isinstance(value, (np.ndarray, np.generic, float, int)):
-        text = f"{what} is a {type(value).__name__}, not an array"
-        ledger.fail(name, text, "not an array", stop=True)
-    array = np.asarray(value)
-    if array.dtype in (np.float32, np.float16):
-        text = f"{what} is {array.dtype}: 7 digits at best, so nothing can be proved; use float64"
-        ledger.fail(name, text, "float32", stop=True)
-    if array.dtype.kind not in "fiu":
-        kind = (
-            "complex: log of a negative number? |·| is missing"
-            if array.dtype.kind == "c"
-            else (f"of type {array.dtype}; float64 is expected")
-        )
-        name_of = ["absolute value missing"] if array.dtype.kind == "c" else ["wrong type"]
-        ledger.fail(name, f"{what} is {kind}", *name_of, stop=True)
-    return array.astype(np.float64)
-
-
-def _first_call(subject: _Subject, x: np.ndarray, ledger: _Ledger):
-    """Forward on x as given: the right kind of answer, the same answer twice."""
-    out = _guarded(subject.forward, x, "forward", ledger)
-    y, logdet = _pair(out, ledger)
-    out = _guarded(subject.forward, x, "forward", ledger) if not ledger.items else out
-    same = all(
-        np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-12, atol=1e-300, equal_nan=True)
-        for a, b in zip((y, logdet), out, strict=False)
-    )
-    if not same:
-        text = "two calls with the same x gave different answers; fix the seed, switch dropout off"
-        ledger.fail("deterministic", text, "not deterministic", stop=True)
-    if not ledger.items:
-        ledger.ok("forward", "returns (y, logdet), the same twice, and leaves x alone")
-    return y, logdet
-
-
-def _pair(out: object, ledger: _Ledger) -> tuple[np.ndarray, np.ndarray]:
-    if isinstance(out, (np.ndarray, np.generic)) or is_torch(out):
-        text = "returned one array; a pair (y, logdet) is expected"
-        ledger.fail("forward", text, "no log-det", stop=True)
-    if not isinstance(out, (tuple, list)) or len(out) != 2:
-        size = f" of {len(out)}" if isinstance(out, (tuple, list, dict, set)) else ""
-        text = f"returned a {type(out).__name__}{size}; a pair (y, logdet) is expected"
-        ledger.fail("forward", text, "not a pair", stop=True)
-    if out[0] is None or out[1] is None:
-        which = "y" if out[0] is None else "logdet"
-        ledger.fail("forward", f"{which} is None: not written yet", "not done", stop=True)
-    return _array(out[0], "y", "y", ledger), _array(out[1], "log-det", "the log-det", ledger)
-
-
-def _one_vector(subject: _Subject) -> _Subject:
-    """A map of single vectors, in the clothes of a map of batches."""
-
-    def forward(x: np.ndarray):
-        pairs = [subject.forward(row) for row in x]
-        return np.stack([p[0] for p in pairs]), np.array([p[1] for p in pairs], dtype=float)
-
-    inverse = subject.inverse
-    if inverse is not None:
-        return _Subject(
-            subject.name, forward, lambda y: np.stack([inverse(row) for row in y]), subject.layers
-        )
-    return _Subject(subject.name, forward, None, ())
-
-
-def _examples(subject, x, y, logdet, ledger):
-    """Two or more examples, their number unlike any other axis so that a wrong axis shows.
-
-    Returns x, y, log-det and whether the layer takes more than one example at a time.
-    """
-    extra = np.random.default_rng(0)
-    picked = x[np.unique(np.linspace(0, len(x) - 1, min(3, len(x))).astype(int))]
-    taken = set(x.shape[1:]) | {x[0].size, 1}
-    wanted = next(k for k in (3, 2, *range(4, 4 + x.ndim)) if k not in taken)
-    picked = picked[:wanted]
-    made = []
-    for i in range(wanted - len(picked)):
-        base = picked[i % len(picked)]
-        moved = base * (1 - 0.3 * extra.random(base.shape))
-        made.append(np.where(base == 0, 0.1 * extra.standard_normal(base.shape), moved))
-    batch = np.concatenate([picked, *(m[None] for m in made)]) if made else picked
-    try:
-        y_batch, logdet_batch = _pair(_quiet(subject.forward, batch), _Ledger("", ()))
-        if y_batch.shape[:1] != (wanted,) or not np.all(np.isfinite(y_batch)):
-            raise ValueError
-        return batch, y_batch, logdet_batch, True
-    except (_Stop, Exception):
-        ledger.notes.append(
-            f"it does not accept {wanted} examples at a time (or these), only {len(x)}: "
-            "whether it mixes examples was not checked"
-        )
-        return x, y, logdet, False
-
-
-def _independent(subject, x, y, logdet, ledger) -> None:
-    """Example i alone and example i in company: the same y, the same log-det."""
-    try:
-        alone = [_quiet(subject.forward, x[i : i + 1]) for i in range(len(x))]
-        y_alone = np.concatenate([np.asarray(a[0]) for a in alone])
-    except Exception:
-        ledger.unknown("examples apart", "it does not accept a batch of one")
-        return
-    scale = np.abs(y).max() + 1e-300
-    # "not <=": a NaN, such as a batch of one divided by its deviation of 0, is a difference.
-    if y_alone.shape != y.shape or not np.abs(y_alone - y).max() <= 1e-9 * scale:
-        text = "y of one example depends on the others in the batch (batch statistics?)"
-        ledger.fail("examples apart", text, "mixes examples", stop=True)
-    if logdet.shape == (len(x),):  # another shape is a mistake of its own
-        parts = [np.asarray(a[1]) for a in alone]
-        shape = next((p.shape for p in parts if p.shape != (1,)), None)
-        if shape is not None:
-            text = f"for a batch of one the log-det has shape {shape}; (1,) is expected"
-            ledger.fail("examples apart", text + " (a squeeze?)", "not per example")
-            return
-        finite = np.isfinite(logdet)  # the rest is named where it is compared
-        apart, together = np.concatenate(parts)[finite], logdet[finite]
-        if not np.all(np.abs(apart - together) <= 1e-9 * (1 + np.abs(together))):
-            text = "the log-det of one example depends on the others in the batch"
-            ledger.fail("examples apart", text, "mixes examples")
-            return
-    ledger.ok("examples apart", "nothing of one example depends on the others in the batch")
-
-
-def _shape_of_logdet(logdet, y, x, ledger):
-    """(N,) or a line that explains which axes were summed and which should have been."""
-    n = len(x)
-    if logdet.shape == (n,):
-        return logdet, True
-    if logdet.ndim == 0:
-        text = (
-            f"one number for the whole batch; one per example is expected: (N,), tried with N = {n}"
-        )
-        ledger.fail("shape of the log-det", text, "not per example")
-    else:
-        expected = f"expected ({n},): summed over every axis but the first"
-        text = f"it has shape {logdet.shape} for x of shape {x.shape}; {expected}"
-        ledger.fail("shape of the log-det", text, "sum over the wrong axis")
-    return logdet, False
-
-
-def _double_precision(x, y, ledger) -> None:
-    """x needs more than float32's 7 digits, as any random x does; then y must, too."""
-    whole = np.array_equal(y, np.rint(y))  # floor(x), zeros: another mistake, named later
-    if whole or np.any(x == x.astype(np.float32)):
-        return
-    if np.array_equal(y, y.astype(np.float32)):
-        text = "every y is a float32 number: it computes in float32 inside; use float64"
-        ledger.fail("precision", text, "float32", stop=True)
-
-
 def _measure(subject, x, ledger, max_dim):
     """Numeric Jacobians; an example at a corner (ReLU) is moved off it, and the report says so."""
     dims = x[0].size
@@ -417,7 +138,7 @@ def _measure(subject, x, ledger, max_dim):
     for i in range(count):
         for attempt in range(4):
             try:
-                J = jacobian(lambda p: _quiet(subject.forward, p)[0], x[i : i + 1], max_dim=max_dim)
+                J = jacobian(lambda p: quiet(subject.forward, p)[0], x[i : i + 1], max_dim=max_dim)
             except Exception as problem:
                 text = f"forward raised {type(problem).__name__} close to x: {problem}"
                 ledger.fail("numeric log-det", text, "raises", stop=True)
@@ -492,7 +213,7 @@ def _shares_value(subject, x, y) -> bool:
     flips = flips[np.any(flips & (flat != 0), axis=1)]
     points = np.where(flips, -flat, flat).reshape(-1, *x.shape[1:])
     try:
-        others = np.asarray(_quiet(subject.forward, points)[0])
+        others = np.asarray(quiet(subject.forward, points)[0])
     except Exception:  # outside the domain, or one example at a time only
         return False
     return len(others) == len(points) and any(np.array_equal(o, y[0]) for o in others)
@@ -541,7 +262,7 @@ def _few(values: np.ndarray) -> str:
     return ", ".join(f"{v:.6g}" for v in values[:3])
 
 
-def _blame(found: list[Mistake], name: str, detail: str, ledger: _Ledger) -> None:
+def _blame(found: list[Mistake], name: str, detail: str, ledger: Ledger) -> None:
     detail += "".join(f"; {m.sentence}" for m in found[:3])
     ledger.fail(name, detail, *(m.name for m in found[:3]))
 
@@ -562,7 +283,7 @@ def _blame_step(subject, x, said, jacobians, ledger, detail) -> bool:
                     *([report.mistake] if report.mistake else []),
                 )
                 return True
-            h, logdet = _quiet(sub.forward, h)
+            h, logdet = quiet(sub.forward, h)
             parts.append((label, np.asarray(logdet)[: len(said)]))
     except Exception:  # not a plain chain of layers after all
         return False
@@ -590,7 +311,7 @@ def _round_trip(subject, x, y, jacobians, ledger) -> None:
         return
     n = len(jacobians)
     x, y = x[:n], y[:n]
-    _quiet(
+    quiet(
         subject.forward, x
     )  # an inverse that remembers its forward gets its chance, and is caught
     # Rounding in y is carried back by |J⁻¹|, rounding in x is there anyway.
@@ -612,7 +333,7 @@ def _round_trip(subject, x, y, jacobians, ledger) -> None:
     ledger.round_trip = float(gap.max()) if np.all(np.isfinite(gap)) else np.inf
     if not np.all(gap <= tol_x):
         try:
-            again = np.asarray(_quiet(subject.forward, y)[0])
+            again = np.asarray(quiet(subject.forward, y)[0])
             again = again if again.shape == back.shape else None
         except Exception:
             again = None
@@ -641,7 +362,7 @@ def _round_trip(subject, x, y, jacobians, ledger) -> None:
     fresh = y + np.array(move).reshape(y.shape)
     back = _back(subject, fresh, x.shape, "inverse at another y", ledger)
     try:
-        there = np.asarray(_quiet(subject.forward, back)[0])
+        there = np.asarray(quiet(subject.forward, back)[0])
     except Exception:
         ledger.unknown("forward(inverse(y))", "forward does not accept inverse(y) at another y")
         return
@@ -661,23 +382,23 @@ def _round_trip(subject, x, y, jacobians, ledger) -> None:
 
 def _reach(layers: Sequence, x: np.ndarray) -> np.ndarray:
     for sub in layers:
-        x = _quiet(sub.forward, x)[0]
+        x = quiet(sub.forward, x)[0]
     return x
 
 
 def _back(subject, y, shape, name, ledger) -> np.ndarray:
     """inverse(y) as an array of x's shape, or a line that says what it is instead."""
-    out = _guarded(subject.inverse, y, name, ledger)
+    out = guarded(subject.inverse, y, name, ledger)
     if isinstance(out, (tuple, list)):
         text = "returned a pair; x alone is expected (inverse = lambda y: your_inverse(y)[0])"
         ledger.fail(name, text, "inverse returns a pair", stop=True)
-    back = _array(out, name, "inverse(y)", ledger)
+    back = as_array(out, name, "inverse(y)", ledger)
     if back.shape != shape:
         text = f"returned shape {back.shape} for x of shape {shape}"
         same = back.shape == y.shape and np.array_equal(back, y)
         name_of = "inverse is the identity" if same else "wrong shape"
         ledger.fail(name, text + "; it is y unchanged" * same, name_of, stop=True)
-    if not np.array_equal(back, _array(_quiet(subject.inverse, y), name, "y", ledger), True):
+    if not np.array_equal(back, as_array(quiet(subject.inverse, y), name, "y", ledger), True):
         text = "two calls with the same y gave different answers"
         ledger.fail(name, text, "not deterministic", stop=True)
     return back

@@ -177,7 +177,8 @@ def _factors(shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[str, fl
         means += [c, c // 2, p * (c // 2)]
     for k in (*means, d, d // 2):
         if k > 1 and k not in pixels:  # the mean over the pixels has been said
-            table.append(("mean for sum", 1 / k, f"divided by {k}: a mean was taken, not a sum"))
+            why = f"divided by {k}: a mean taken for a sum, or only one number in {k} counted"
+            table.append(("mean for sum", 1 / k, why))
     table += [
         ("factor 2", 2.0, "twice too large: counted twice, or the log of a square"),
         ("factor 1/2", 0.5, "half of what it should be: one half was left out, or log √"),

@@ -340,3 +340,15 @@ def test_a_scalar_zero_was_not_summed_over_the_batch():
     report = ref.check(lambda x: (layer.forward(x)[0], 0.0), x)
     assert not report and "the number itself is right" in str(report)
     assert "summed over the batch" not in (report.mistake or "")
+
+
+def test_a_logdet_of_another_shape_is_told_the_n_it_was_tried_with():
+    x = X[:, :2, :3, :2]
+    for wrong in (lambda x: np.full((len(x), 1), 12 * np.log(2)), lambda x: 12 * np.log(2)):
+        said = check(lambda x, w=wrong: (2 * x, w(x)), x).message
+        assert "expected" in said and "(N,), tried with N = " in said
+
+
+def test_a_logdet_that_is_too_small_by_a_number_is_not_called_a_mean_for_certain():
+    said = check(lambda x: (2 * x, np.log(2)), X[:, :2, :3, :2]).message
+    assert "divided by 12: a mean taken for a sum, or only one number in 12 counted" in said

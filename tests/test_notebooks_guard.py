@@ -304,7 +304,8 @@ def test_an_endless_student_function_does_not_hang_a_notebook(tmp_path):
     book = nbformat.v4.new_notebook(
         cells=[
             code(
-                "from course.attempt import Budget, attempt\n\n\ndef f(x):\n    while True:\n        pass"
+                "from course.attempt import Budget, attempt\n\n\n"
+                "def f(x):\n    while True:\n        pass"
             ),
             code("print(attempt(f, (1,), budget=Budget(0.3)).trouble)"),
         ]
