@@ -41,6 +41,13 @@ def _columns_as_pixels(columns: Tensor, like: Tensor) -> Tensor:
     return columns.reshape(c, n, h, w).movedim(0, 1).to(like.dtype).contiguous()
 
 
+def unpack(lu: Tensor, sign_s: Tensor) -> tuple[Tensor, Tensor]:
+    """L and U + diag(s) from what `Conv1x1LU` keeps: (…, C, C), (…, C) -> twice (…, C, C), float64."""
+    lu = lu.double()
+    s = sign_s * lu.diagonal(dim1=-2, dim2=-1).exp()
+    return lu.tril(-1) + torch.ones_like(s).diag_embed(), lu.triu(1) + s.diag_embed()
+
+
 class Conv1x1(nn.Module):
     """One invertible matrix applied at every pixel (slide "Invertible 1×1 conv"; Glow §3.2).
 
@@ -112,9 +119,7 @@ class Conv1x1LU(nn.Module):
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """L with its ones, and U + diag(s), each (C, C), in float64."""
-        lu = self.lu.double()
-        lower = lu.tril(-1) + torch.ones_like(self.log_s, dtype=torch.float64).diag()
-        return lower, lu.triu(1) + (self.sign_s * lu.diagonal().exp()).diag()
+        return unpack(self.lu, self.sign_s)
 
     def matrix(self) -> tuple[Tensor, Tensor]:
         """W, shape (C, C), multiplied out in float64 and rounded once; log|det W| in float64."""

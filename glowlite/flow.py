@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from glowlite._tensors import same_for_all
 
-MEMORY_MODES = ("default", "checkpoint", "reversible")
+MEMORY_MODES = ("default", "half", "checkpoint", "reversible")
 
 
 class Layer(Protocol):
@@ -37,20 +37,27 @@ class Flow(nn.ModuleList):
 
     `memory` says what back-propagation keeps of K layers; the gradients are of the same function:
 
-    - "default": every activation inside every layer.
+    - "default": every activation inside every layer; of a step of flow that is run by `fused`,
+      its input, its scale and the two hidden layers of its net.
+    - "half": of those two hidden layers one, the other is computed again. Equal bit for bit.
+      Where a layer is not run by `fused`, as "checkpoint".
     - "checkpoint": each hᵢ; a layer's inside is computed again when its turn comes. Gradients
       are equal to the default's bit for bit.
     - "reversible": z alone, whatever K is; hᵢ₋₁ = fᵢ⁻¹(hᵢ) in the backward pass. Gradients carry
       the rounding of the inverse. No second derivatives and no `torch.func` in this mode.
+
+    `fast` says whether steps of flow may be run by `fused`, which computes the same in fewer
+    passes (no forward-mode differentiation there), or layer by layer as they are written.
     """
 
     memory: str = "default"
+    fast: bool = True
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, …) -> z, and the sum of the log-dets, (N,) float64."""
         if self.memory == "reversible" and torch.is_grad_enabled():
             return _Reversible.apply(self, x, *self.parameters())
-        keep_inputs_only = self.memory == "checkpoint" and torch.is_grad_enabled()
+        keep_inputs_only = self.memory in ("half", "checkpoint") and torch.is_grad_enabled()
         h, total = x, same_for_all(0.0, x)
         for layer in self:
             if keep_inputs_only:

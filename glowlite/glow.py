@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from glowlite import fused
 from glowlite._tensors import halves, same_for_all
 from glowlite.actnorm import ActNorm
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU
@@ -108,10 +109,15 @@ class Level(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> (N, 4C, H/2, W/2), log-det (N,) float64."""
-        return self.steps(self.squeeze(x)[0])
+        h, _ = self.squeeze(x)
+        if self.steps.fast and fused.fits(self.steps):
+            return fused.run(self.steps, h, self.steps.memory)
+        return self.steps(h)
 
     def inverse(self, y: Tensor) -> Tensor:
         """(N, 4C, H/2, W/2) -> (N, C, H, W)."""
+        if self.steps.fast and fused.fits(self.steps):
+            return self.squeeze.inverse(fused.run_back(self.steps, y))
         return self.squeeze.inverse(self.steps.inverse(y))
 
 
@@ -191,8 +197,9 @@ class Glow(MultiScale):
 
     `Glow(config)` or `Glow(shape=(3, 32, 32), levels=3, …)`, options as in `GlowConfig`.
 
-    memory: what back-propagation keeps: "default", "checkpoint" or "reversible", see `Flow`. Not
-    part of the architecture: set `model.memory` at any time.
+    memory: what back-propagation keeps: "default", "half", "checkpoint" or "reversible", see
+    `Flow`. Not part of the architecture: set `model.memory` at any time. Steps are run by
+    `glowlite.fused`; `model.fast = False` runs them layer by layer as this file has them.
 
     >>> model = Glow(shape=(3, 8, 8), levels=2, depth=1, width=4)
     >>> x = torch.rand(2, 3, 8, 8) - 0.5

@@ -213,6 +213,7 @@ class FlowModel(nn.Module):
         # would make the host wait for the device.
         self.register_buffer("initialized_flag", torch.tensor(False))
         self._initialized = False
+        self._fast = True
         self.register_load_state_dict_post_hook(_read_initialized_flag)
 
     # -- the bijection ---------------------------------------------------------------------
@@ -263,7 +264,7 @@ class FlowModel(nn.Module):
 
     @property
     def memory(self) -> str:
-        """What back-propagation keeps: "default", "checkpoint" or "reversible", see `Flow`."""
+        """What back-propagation keeps: one of `flow.MEMORY_MODES`, see `Flow`."""
         return self._memory
 
     @memory.setter
@@ -274,6 +275,18 @@ class FlowModel(nn.Module):
         for layer in self.modules():
             if isinstance(layer, Flow):
                 layer.memory = mode
+
+    @property
+    def fast(self) -> bool:
+        """Whether steps of flow are run by `glowlite.fused` or layer by layer, see `Flow`."""
+        return self._fast
+
+    @fast.setter
+    def fast(self, on: bool) -> None:
+        self._fast = bool(on)
+        for layer in self.modules():
+            if isinstance(layer, Flow):
+                layer.fast = self._fast
 
     def set_net_dtype(self, dtype: torch.dtype | None) -> None:
         """Run the coupling nets alone under autocast in `dtype`; None: in the weights' own."""

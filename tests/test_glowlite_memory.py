@@ -46,17 +46,22 @@ def gradients(model, x, mode: str) -> list[torch.Tensor]:
     return list(found)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("mode", ["half", "checkpoint"])
 @pytest.mark.parametrize("name", MODELS)
-def test_checkpointed_gradients_are_equal_bit_for_bit(name):
+def test_checkpointed_gradients_are_equal_bit_for_bit(name, mode, fast):
     model, x = make(MODELS[name], torch.float32)
-    pairs = zip(gradients(model, x, "default"), gradients(model, x, "checkpoint"), strict=True)
+    model.fast = fast
+    pairs = zip(gradients(model, x, "default"), gradients(model, x, mode), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_reversible_gradients_are_equal_to_rounding(name, frozen):
+def test_reversible_gradients_are_equal_to_rounding(name, frozen, fast):
     model, x = make(MODELS[name], torch.float64)
+    model.fast = fast
     if frozen:
         for p in list(model.parameters())[::3]:
             p.requires_grad_(False)
@@ -95,16 +100,29 @@ def saved_bytes(model, x) -> int:
     return sum(kept.values())
 
 
-def test_reversible_memory_does_not_grow_with_depth():
-    def kept(mode: str, depth: int) -> int:
-        description = {**MODELS["affine-lu"], "depth": depth, "shape": (3, 16, 16), "width": 16}
-        model, x = make(description, torch.float32)
-        model.memory = mode
-        return saved_bytes(model, x.detach())
+def kept_an_image(mode: str, depth: int, fast: bool = True) -> float:
+    """Bytes kept for one image more; what is kept once (weights made ready) cancels."""
+    description = {**MODELS["affine-lu"], "depth": depth, "shape": (3, 16, 16), "width": 16}
+    model, x = make(description, torch.float32)
+    model.memory, model.fast = mode, fast
+    x = x.detach()
+    return (saved_bytes(model, torch.cat([x, x])) - saved_bytes(model, x)) / len(x)
 
-    assert kept("reversible", 9) == kept("reversible", 3)
-    growth = kept("default", 9) - kept("default", 3)
-    assert growth > 3 * kept("default", 3) / 2
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_memory_modes_keep_what_they_say(fast):
+    kept = {mode: kept_an_image(mode, 9, fast) for mode in glowlite.flow.MEMORY_MODES}
+    a_step = {mode: (kept[mode] - kept_an_image(mode, 3, fast)) / 6 for mode in kept}
+    assert a_step["reversible"] == 0
+    z = 4 * (12 * 8 * 8 + 24 * 4 * 4)  # bytes of a step's input, at both levels together
+    hidden = 4 * 16 * (8 * 8 + 4 * 4)
+    if fast:  # z and s, then the hidden layers
+        assert a_step["checkpoint"] == 1.5 * z
+        assert a_step["half"] == 1.5 * z + hidden
+        assert a_step["default"] == 1.5 * z + 2 * hidden
+    else:
+        assert a_step["checkpoint"] == a_step["half"] == z
+        assert a_step["default"] > z + 6 * hidden
 
 
 # -- float32 against float64, at the paper's depth --------------------------------------------

@@ -1,0 +1,267 @@
+"""The fast path computes what the layers compute, and so do its derivatives."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.func import grad, jacrev, vmap
+
+import glowlite
+from glowlite import fused
+from glowlite.flow import MEMORY_MODES
+
+KINDS = [
+    {"permutation": permutation, "padding": padding, "net_actnorm": net_actnorm, **coupling}
+    for permutation, padding, net_actnorm, coupling in itertools.product(
+        ["lu", "plain", "shuffle", "reverse"],
+        ["edge", "zero"],
+        [True, False],
+        [{"scale": "sigmoid"}, {"scale": "exp"}, {"coupling": "additive"}],
+    )
+]
+
+
+def name(kind) -> str:
+    return "-".join(str(value) for value in kind.values())
+
+
+def make(dtype=torch.float64, **options):
+    """A model with every parameter moved, det W of both signs, and images with h ≠ w."""
+    options = {"shape": (3, 8, 12), "levels": 2, "depth": 3, "width": 6, **options}
+    model = glowlite.Glow(**options).to(dtype)
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn(p.shape, dtype=p.dtype, generator=g)
+    x = torch.rand(3, *model.shape, dtype=dtype, generator=g) - 0.5
+    return model, x.requires_grad_()
+
+
+def everything(model, x) -> list[torch.Tensor]:
+    """Latents, log-dets, and all gradients of a sum in which nothing cancels."""
+    z, logdet = model(x)
+    weights = torch.linspace(0.5, 1.5, z.numel(), dtype=z.dtype).view_as(z)
+    loss = (weights * z.square()).sum() + (torch.arange(1, len(x) + 1) * logdet).sum()
+    used = [p for p in model.parameters() if p.requires_grad]
+    return [z, logdet, *torch.autograd.grad(loss, [x, *used], materialize_grads=True)]
+
+
+def largest_gap(a, b) -> float:
+    pairs = [(p.detach(), q.detach()) for p, q in zip(a, b, strict=True)]
+    return max(float(((p - q).abs() / (1 + q.abs())).max()) for p, q in pairs)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=name)
+def test_the_same_numbers_and_gradients_as_the_layers(kind):
+    model, x = make(**kind)
+    model.fast = False
+    expected = everything(model, x)
+    model.fast = True
+    for mode in MEMORY_MODES:
+        model.memory = mode
+        # the reversible mode carries the rounding of the inverse
+        assert largest_gap(everything(model, x), expected) < (
+            1e-11 if mode == "reversible" else 1e-12
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS[::5], ids=name)
+def test_the_same_inverse_as_the_layers(kind):
+    model, x = make(**kind)
+    with torch.no_grad():
+        z, _ = model(x)
+        assert (model.inverse(z) - x).abs().max() < 1e-12
+        fast = model.inverse(z)
+        model.fast = False
+        assert (model.inverse(z) - fast).abs().max() < 1e-12
+
+
+def test_without_gradients_the_same_numbers():
+    model, x = make()
+    z, logdet = model(x)
+    with torch.no_grad():
+        again, logdet_again = model(x)
+    assert torch.equal(z, again) and torch.equal(logdet, logdet_again)
+
+
+# -- the comparison can fail -------------------------------------------------------------------
+
+
+def shifted(x, outside=False):
+    return fused_columns(x.roll(1, 1), outside)
+
+
+def without_log_s(steps):
+    W, a, log_det = fused_affine_maps(steps)
+    return W, a, log_det - sum(step.actnorm.log_s.sum() for step in steps)
+
+
+def transposed(steps):
+    W, a, log_det = fused_affine_maps(steps)
+    return W.mT, a, log_det
+
+
+fused_columns, fused_affine_maps = fused.columns, fused.affine_maps
+MUTANTS = {
+    "columns": ("columns", shifted),
+    "fold": ("fold", lambda c: fused_columns(c)[..., : c.shape[3] // 9]),
+    "the actnorm left out": ("affine_maps", without_log_s),
+    "W transposed": ("affine_maps", transposed),
+    "ReLU's gradient": ("_relu_backward", lambda g, h: g),
+    "rows": ("_rows", lambda g: g.mean((0, 1, 2))),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_mistake_is_seen(mutant, monkeypatch):
+    model, x = make()
+    model.fast = False
+    expected = everything(model, x)
+    model.fast = True
+    monkeypatch.setattr(fused, *MUTANTS[mutant])
+    assert largest_gap(everything(model, x), expected) > 1e-6
+
+
+# -- the step by itself ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("c", [1, 4])
+def test_fold_is_the_transpose_of_columns(c):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 5, c, dtype=torch.float64, generator=g)
+    y = torch.randn(2, 3, 5, 9 * c, dtype=torch.float64, generator=g)
+    torch.testing.assert_close((fused.columns(x) * y).sum(), (x * fused.fold(y)).sum())
+
+
+@pytest.mark.parametrize("keep", fused.KEPT.values(), ids=fused.KEPT)
+@pytest.mark.parametrize("scale", ["sigmoid", "exp", None])
+def test_a_step_by_finite_differences_first_and_second(scale, keep):
+    g = torch.Generator().manual_seed(0)
+    kind = fused.Kind(scale, outside=True, net_dtype=None, keep=keep)
+    n, h, w, c, width = 2, 2, 3, 4, 3
+    c_out = c // 2 if scale is None else c
+    shapes = [(c, c), (c,), (width, 9 * (c // 2 + 1)), (width,), (width, width), (width,)]
+    shapes += [(9 * c_out, width), (h, w, c_out)]
+    tensors = [
+        (0.5 * torch.randn(s, dtype=torch.float64, generator=g)).requires_grad_()
+        for s in [(n, h, w, c), *shapes]
+    ]
+
+    def step(*inputs):
+        return fused._Step.apply(kind, *inputs)[:2]
+
+    assert torch.autograd.gradcheck(step, tensors, fast_mode=True)
+    assert torch.autograd.gradgradcheck(step, tensors, fast_mode=True)
+
+
+def test_derivatives_by_torch_func():
+    model, x = make(levels=1)
+    x = x.detach()
+
+    def both():
+        def z(v):
+            return model(v[None])[0][0]
+
+        def logdet(v):
+            return model(v[None])[1][0]
+
+        return [
+            jacrev(z)(x[0]),
+            vmap(z)(x),
+            vmap(grad(logdet))(x),
+            grad(lambda v: grad(logdet)(v).square().sum())(x[0]),
+        ]
+
+    fast = both()
+    model.fast = False
+    assert largest_gap(fast, both()) < 1e-12
+
+
+def test_dense_jacobian_of_the_whole_model_is_its_log_det():
+    model, x = make()
+    (says,) = model(x[:1])[1]
+    J = jacrev(lambda v: model(v[None])[0][0])(x[0].detach()).reshape(-1, model.dims)
+    torch.testing.assert_close(says, torch.linalg.slogdet(J).logabsdet, rtol=1e-10, atol=1e-9)
+
+
+# -- when it is used ---------------------------------------------------------------------------
+
+
+def calls_of_the_fast_path(monkeypatch) -> list:
+    calls = []
+    run = fused.run
+    monkeypatch.setattr(fused, "run", lambda *args: calls.append(args) or run(*args))
+    return calls
+
+
+def test_it_is_used_by_default(monkeypatch):
+    calls = calls_of_the_fast_path(monkeypatch)
+    model, x = make()
+    model(x)
+    assert len(calls) == 2
+    model.fast = False
+    model(x)
+    assert len(calls) == 2
+
+
+def test_a_watched_layer_is_called(monkeypatch):
+    calls = calls_of_the_fast_path(monkeypatch)
+    model, x = make()
+    seen = []
+    hook = (
+        model.levels[0].steps[1].coupling.net.norm1.register_forward_hook(lambda *_: seen.append(1))
+    )
+    model(x)
+    assert len(seen) == 1 and len(calls) == 1  # the other level is still fast
+    hook.remove()
+    model(x)
+    assert len(calls) == 3
+
+
+class OtherNet(glowlite.CouplingNet):
+    """A net one writes oneself."""
+
+    def forward(self, x):
+        return super().forward(x).tanh()
+
+
+def test_steps_it_does_not_know_are_run_as_they_are():
+    model, x = make()
+    before, _ = model(x)
+    coupling = model.levels[0].steps[0].coupling
+    coupling.net.__class__ = OtherNet
+    after, logdet = model(x)
+    assert not torch.allclose(before, after)
+    assert (model.inverse(after) - x).abs().max() < 1e-12
+    model.fast = False
+    assert (model(x)[0] - after).abs().max() < 1e-12
+
+
+def test_steps_of_two_kinds_are_run_as_they_are():
+    model, x = make()
+    model.levels[0].steps[0].coupling.scale = "exp"
+    assert not fused.fits(model.levels[0].steps) and fused.fits(model.levels[1].steps)
+    fast = model(x)[0]
+    model.fast = False
+    assert (model(x)[0] - fast).abs().max() < 1e-12
+
+
+def test_bfloat16_nets_stay_inside_the_nets():
+    model, x = make(torch.float32, width=32)
+    exact = everything(model, x)
+    model.set_net_dtype(torch.bfloat16)
+    found = everything(model, x)
+    assert [p.dtype for p in found] == [p.dtype for p in exact]
+    assert 0 < (found[0] - exact[0]).abs().max() < 0.1
+    with torch.no_grad():  # the net rounds the same on the way back: it reads the same numbers
+        assert (model.inverse(model(x)[0]) - x).abs().max() < 1e-2
+
+
+def test_channels_last_weights_and_images_change_nothing():
+    model, x = make()
+    expected = everything(model, x)
+    model.to(memory_format=torch.channels_last)
+    x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    assert largest_gap(everything(model, x), expected) < 1e-13
