@@ -32,5 +32,6 @@ def per_example(terms: Tensor) -> Tensor:
 
 def same_for_all(value: Tensor | float, x: Tensor) -> Tensor:
     """A log-det that does not depend on the example, once per example: (N,) float64."""
-    value = torch.as_tensor(value, dtype=torch.float64, device=x.device)
-    return value.expand(x.shape[0])
+    if not isinstance(value, Tensor):  # filled there: a copy would make the host wait for a GPU
+        value = torch.full((), value, dtype=torch.float64, device=x.device)
+    return value.to(torch.float64).expand(x.shape[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -46,18 +48,20 @@ def train(args: Namespace) -> int:
     model["model"] = args.model
     world = World(config.device)
     try:
-        train_set, test_set = _both(config, args)
+        train_set, watched, test_set = _sets(config, args)
         if args.ycond:
             if train_set.labels is None:
                 raise ValueError(f"--ycond: {config.data} has no class labels")
             model["n_classes"] = int(train_set.labels.max()) + 1
         folder = Path(args.out) if args.out else training.next_folder(config.data)
         if world.first:
-            print(f"{train_set.name}: {len(train_set):,} training, {len(test_set):,} test images")
+            kept = f"{len(watched):,} held-out, " if config.holdout else ""
+            counts = f"{len(train_set):,} training, {kept}{len(test_set):,} test images"
+            print(f"{train_set.name}: {counts}")
         run = training.start(
-            folder, config, model, train_set, test_set, world, force=args.force, notes=_notes(world)
+            folder, config, model, train_set, watched, world, force=args.force, notes=_notes(world)
         )
-        return _train(run, train_set, test_set, world)
+        return _train(run, train_set, watched, test_set, world)
     finally:
         world.close()
 
@@ -76,7 +80,7 @@ def resume(args: Namespace) -> int:
     config = replace(saved["train"], **changes)
     world = World(config.device)
     try:
-        train_set, test_set = _both(config, args)
+        train_set, watched, test_set = _sets(config, args)
         run = training.restart(args.run, train_set, world, **changes)
         if run.progress(len(train_set)) >= 1:
             if world.first:
@@ -84,12 +88,18 @@ def resume(args: Namespace) -> int:
             return 0
         if world.first:
             print(f"going on at step {run.step}, after {run.seconds / 60:.1f} minutes of training")
-        return _train(run, train_set, test_set, world)
+        return _train(run, train_set, watched, test_set, world)
     finally:
         world.close()
 
 
-def _train(run: Any, train_set: data.ImageSet, test_set: data.ImageSet, world: World) -> int:
+def _train(
+    run: Any,
+    train_set: data.ImageSet,
+    watched: data.ImageSet,
+    test_set: data.ImageSet,
+    world: World,
+) -> int:
     from glowlite import train as training
 
     count = sum(p.numel() for p in run.model.parameters())
@@ -98,7 +108,7 @@ def _train(run: Any, train_set: data.ImageSet, test_set: data.ImageSet, world: W
         length = length or f"{run.config.epochs:g} epochs"
         where = f"{world.device.type}" + (f", {world.size} processes" if world.size > 1 else "")
         print(f"{count / 1e6:.2f} M parameters, {length} on {where} -> {run.folder}")
-    result = training.train(run, train_set, test_set, world)
+    result = training.train(run, train_set, test_set, world, watched=watched)
     if not world.first:
         return 0
     folder = shlex.quote(str(run.folder))
@@ -380,10 +390,11 @@ def _open(
     )
 
 
-def _both(config: TrainConfig, args: Namespace) -> tuple[data.ImageSet, data.ImageSet]:
+def _sets(config: TrainConfig, args: Namespace) -> tuple[data.ImageSet, ...]:
+    """What to train on, what to look at during the run, and the test set."""
     where = {"data_dir": config.data_dir, "cache_dir": config.cache_dir}
-    sets = [_open(config.data, split, config.size, args, **where) for split in ("train", "test")]
-    return sets[0], sets[1]
+    splits = ("fit", "valid", "test") if config.holdout else ("train", "test", "test")
+    return tuple(_open(config.data, split, config.size, args, **where) for split in splits)
 
 
 def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:
@@ -445,14 +456,18 @@ def _notes(world: World) -> dict[str, Any]:
         commit = answer.stdout.strip() or None
     except (OSError, subprocess.SubprocessError):
         commit = None
-    device = str(world.device)
+    device, versions = str(world.device), {}
     if world.device.type == "cuda":
         device = torch.cuda.get_device_name(world.device)
+        versions = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return {
         "command": shlex.join(["glowlite", *sys.argv[1:]]),
-        "commit": commit,
+        # A copy without its repository is told the commit.
+        "commit": commit or os.environ.get("GLOWLITE_COMMIT"),
         "device": device,
         "threads": torch.get_num_threads(),
         "processes": world.size,
+        "python": platform.python_version(),
         "numpy": np.__version__,
+        **versions,
     }

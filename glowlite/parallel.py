@@ -10,6 +10,15 @@ import torch
 from torch import Tensor, distributed, nn
 
 
+def use_tf32(allowed: bool) -> None:
+    """Whether a GPU may round the factors of float32 products to TF32's ten bits.
+
+    PyTorch allows it in convolutions unless told; a flow's round trips and log-dets need all 23.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 class World:
     """The processes of a run: `rank` of `size`, each with its `device`.  One process is a world.
 
@@ -28,6 +37,7 @@ class World:
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch sees no GPU; use cpu or auto")
+        use_tf32(False)
         if self.size > 1 and not distributed.is_initialized():
             backend = "nccl" if self.device.type == "cuda" else "gloo"
             # Evaluation on rank 0 may take long, and the others wait for it in the next step.

@@ -36,20 +36,23 @@ def save_curve(run: str | Path) -> Path:
     run = Path(run)
     rows = read_metrics(run / "metrics.jsonl")
     train = [(r["images"], r["bits_per_dim"]) for r in rows if "bits_per_dim" in r]
-    test = [r for r in rows if "test" in r]
+    # A run with held-out images looks at those, and at the test images once, at its end.
+    kind = "held_out" if any("held_out" in r for r in rows) else "test"
+    looks = [r for r in rows if kind in r]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     if train:
         axes.plot(*zip(*train, strict=True), color="#9db7d5", lw=1, label="training batches")
-    if test:
-        seen = [r["images"] for r in test]
-        mean = [r["test"]["mean"] for r in test]
-        error = [2 * r["test"]["standard_error"] for r in test]
+    if looks:
+        name = kind.replace("_", " ")
+        seen = [r["images"] for r in looks]
+        mean = [r[kind]["mean"] for r in looks]
+        error = [2 * r[kind]["standard_error"] for r in looks]
         axes.errorbar(
             seen, mean, error, color="#1f4e79", marker="o", ms=4, capsize=2,
-            label="test, averaged weights (± 2 standard errors)",
+            label=f"{name}, averaged weights (± 2 standard errors)",
         )  # fmt: skip
-        line = test[-1]["baseline"]
+        line = looks[-1]["baseline"]
         axes.axhline(line, color="#b5523b", ls="--", lw=1.2)
         axes.annotate(
             f"every pixel by itself: {line:.2f}", (1, line), xycoords=("axes fraction", "data"),
@@ -59,7 +62,7 @@ def save_curve(run: str | Path) -> Path:
         low, high = min([line, *mean, *(value for _, value in train)]), max(line, mean[-1])
         room = high - low + 0.1
         axes.set_ylim(low - 0.08 * room, high + 0.25 * room)
-        axes.set_title(f"test {mean[-1]:.3f} bits/dim after {seen[-1]:,} images", loc="left")
+        axes.set_title(f"{name} {mean[-1]:.3f} bits/dim after {seen[-1]:,} images", loc="left")
     axes.set(xlabel="training images seen", ylabel="bits/dim (lower is better)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="best")

@@ -21,14 +21,33 @@ def make_optimizer(
     beta1: float = 0.9,
     beta2: float = 0.999,
     weight_decay: float = 0.0,
+    graph: bool = False,
 ) -> torch.optim.Optimizer:
-    """Adam, AdamW or Adamax (the authors' choice) by name.
+    """Adam, AdamW or Adamax (the authors' choice) by name; the first two in one fused pass.
+
+    graph: keep the learning rate and the count of steps on the device, for a CUDA graph.
 
     Raises ValueError for a name that is none of the three.
     """
     if name not in _OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(_OPTIMIZERS)}")
-    return _OPTIMIZERS[name](parameters, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
+    parameters = list(parameters)
+    options = {"betas": (beta1, beta2), "weight_decay": weight_decay}
+    if name != "adamax":  # PyTorch has no fused Adamax
+        options["fused"] = True
+    if graph:
+        lr = torch.tensor(lr, device=parameters[0].device)
+        options["capturable"] = True
+    return _OPTIMIZERS[name](parameters, lr=lr, **options)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next step, in place where it lives on the device."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def lr_factor(schedule: str, images: int, progress: float, warmup: int) -> float:

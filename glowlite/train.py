@@ -16,12 +16,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -29,14 +30,16 @@ from tqdm import tqdm
 from glowlite import checkpoint
 from glowlite.data import ImageSet, epoch_order
 from glowlite.evaluate import Evaluation, baseline, evaluate, seeded, to_tensor
+from glowlite.glow import Step
+from glowlite.graph import Graphed, Leash
 from glowlite.images import save_grid
 from glowlite.latent import to_pictures
 from glowlite.likelihood import FlowModel
 from glowlite.models import build, describe
-from glowlite.parallel import World
+from glowlite.parallel import World, use_tf32
 from glowlite.plots import read_metrics, save_curve
 from glowlite.presets import TrainConfig
-from glowlite.schedule import lr_factor, make_optimizer, update_average
+from glowlite.schedule import lr_factor, make_optimizer, set_rate, update_average
 from glowlite.telemetry import telemetry
 
 # Streams of random numbers, one for each use.
@@ -66,15 +69,16 @@ class Batches:
                 self.on_device = to_tensor(data.images, world.device)
         self._orders: dict[int, Any] = {}
 
-    def rows(self, first: int, count: int) -> list[int]:
+    def rows(self, first: int, count: int) -> np.ndarray:
         """Which images stand at positions first, …, first + count − 1 of the endless row."""
         n = len(self.images)
-        needed = range(first // n, (first + count - 1) // n + 1)
+        start, stop = first // n, (first + count - 1) // n + 1
         self._orders = {
             e: self._orders[e] if e in self._orders else epoch_order(n, self.config.seed, e)
-            for e in needed
+            for e in range(start, stop)
         }
-        return [int(self._orders[p // n][p % n]) for p in range(first, first + count)]
+        endless = np.concatenate([self._orders[e] for e in range(start, stop)])
+        return endless[first - start * n :][:count]
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]:
         """This process's share of batch `step`: uint8 (n, C, H, W), int64 (n,) or None."""
@@ -83,14 +87,20 @@ class Batches:
         images, labels = self.take(rows[share])
         return self._augment(images, step, share), labels
 
-    def take(self, rows: list[int]) -> tuple[Tensor, Tensor | None]:
+    def take(self, rows: np.ndarray) -> tuple[Tensor, Tensor | None]:
         """Images and labels by number, on this process's device."""
         if self.on_device is not None:
-            images = self.on_device[torch.tensor(rows, device=self.world.device).long()]
+            images = self.on_device[self._send(torch.from_numpy(rows))]
         else:
-            images = to_tensor(self.images[rows], self.world.device)
-        labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
-        return images, labels if labels is None else labels.to(self.world.device)
+            images = self._send(to_tensor(self.images[rows]))
+        labels = None if self.labels is None else self._send(torch.from_numpy(self.labels[rows]))
+        return images, labels
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """To the device; a GPU fetches it from pinned memory while the host goes on."""
+        if self.world.device.type != "cuda":
+            return tensor
+        return tensor.pin_memory().to(self.world.device, non_blocking=True)
 
     def _augment(self, images: Tensor, step: int, share: slice) -> Tensor:
         """Shift by whole pixels, the border repeated; flip left and right."""
@@ -99,8 +109,8 @@ class Batches:
             return images
         n, _, h, w = images.shape
         device = images.device
-        u = torch.rand(config.batch, 3, generator=seeded(config.seed, _SHIFT, step))[share]
-        u = u.to(device)
+        generator = seeded(config.seed, _SHIFT, step, device=device)
+        u = torch.rand(config.batch, 3, generator=generator, device=device)[share]
         rows = torch.arange(h, device=device) + _whole(u[:, :1], config.shift * h)
         columns = torch.arange(w, device=device) + _whole(u[:, 1:2], config.shift * w)
         columns = torch.where((u[:, 2:] < 0.5) & config.flip, w - 1 - columns, columns)
@@ -216,8 +226,13 @@ def _assemble(folder: Path, config: TrainConfig, model: FlowModel, n: int, devic
         beta1=config.beta1,
         beta2=config.beta2 or per_epoch,
         weight_decay=config.weight_decay,
+        graph=_graphed(config, device),
     )
     return Run(folder, config, model, copy.deepcopy(model), optimizer, baseline=math.nan)
+
+
+def _graphed(config: TrainConfig, device: torch.device) -> bool:
+    return config.cuda_graph and device.type == "cuda"
 
 
 def start(
@@ -225,7 +240,7 @@ def start(
     config: TrainConfig,
     model: Mapping[str, Any],
     train: ImageSet,
-    test: ImageSet,
+    watched: ImageSet,
     world: World,
     *,
     force: bool = False,
@@ -233,7 +248,8 @@ def start(
 ) -> Run:
     """Make the run's folder, its config and an initialised model.
 
-    `model` is what `models.build` takes, without the shape, which the data decides.
+    `model` is what `models.build` takes, without the shape, which the data decides.  `watched` are
+    the images the baseline is measured on: those looked at during the run, see `train`.
 
     Raises FileExistsError if the folder holds anything and `force` is not set; with `force` only
     files of an earlier run are removed.
@@ -251,7 +267,7 @@ def start(
     world.same_weights(built)
     run.average.load_state_dict(built.state_dict())
     if world.first:
-        run.baseline = baseline(train.images, test.images, built.config.n_bits)
+        run.baseline = baseline(train.images, watched.images, built.config.n_bits)
         header = {"format": checkpoint.FORMAT, **run.header(), "train": asdict(config)}
         about = {"name": train.name, "images": len(train), "fingerprint": train.fingerprint}
         made = {"torch": torch.__version__, **(notes or {})}
@@ -306,22 +322,33 @@ def train(
     test_set: ImageSet,
     world: World,
     say: Callable[[str], object] = tqdm.write,
+    watched: ImageSet | None = None,
 ) -> Evaluation | None:
     """Train until the run's minutes or epochs are over; -> the last evaluation, on all test images.
 
+    With `watched`, held-out training images, the evaluations during the run are on those, and the
+    test set is read once, at the end; without, they are on the first test images.
+
     Returns None when Ctrl-C (or SIGTERM) stopped it: the state is saved.  Raises TrainingStopped
     when a loss or gradient is not finite: the last saved state is left as it is.
+
+    No step waits for a GPU.  What a step returns stays there until somebody asks: for the log,
+    once a second, and before anything is evaluated or saved.
     """
     config, model = run.config, run.model
+    watched = watched or test_set
     batches = Batches(train_set, config, world)
     n = len(train_set)
     run.progress(n)  # a config without an end is told now
     decay = config.ema or 1 - 1 / steps_an_epoch(config, n)
-    loss_of = prepare(model, config, batches, say if world.first else _silent)
+    paused = time.monotonic()
+    step = make_step(run, batches, world, say if world.first else _silent)
+    leash = Leash(world.device)
     began = time.monotonic() - run.seconds
     saved = logged = time.monotonic()
-    window: list[Tensor] = []
+    window: list[Tensor] = []  # of the steps since the log was written: see make_step
     log = Log(run, world)
+    log.write(prepare_seconds=round(logged - paused, 2))
     bar = Bar(run, n, quiet=not world.first)
     with log, bar, Interrupt() as interrupt:
         looked = math.floor(run.progress(n) * config.evals) if run.step else -1
@@ -330,11 +357,13 @@ def train(
             progress, stop = world.agree(run.progress(n), float(interrupt.asked))
             due = math.floor(progress * config.evals)
             if world.first and progress < 1 and due > looked:
+                check(run, window)
                 paused = time.monotonic()
-                say(look(run, test_set, log, config.eval_images))
+                say(look(run, watched, log, config.eval_images))
                 logged += time.monotonic() - paused  # images/s is of training alone
             looked = max(due, looked)
             if world.first and (stop or time.monotonic() - saved > 60 * config.save_minutes):
+                check(run, window)
                 run.save()
                 saved = time.monotonic()
             if progress >= 1 or stop:
@@ -344,59 +373,105 @@ def train(
             rate = config.lr * lr_factor(
                 config.schedule, run.images + config.batch, progress, config.warmup
             )
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate
-            bits, norm = backward(run, batches, world, loss_of)
-            if not bool(torch.isfinite(norm) & torch.isfinite(bits)):
-                raise TrainingStopped(_not_finite(run, float(bits), float(norm), rate))
-            run.optimizer.step()
+            set_rate(run.optimizer, rate)
+            window.append(step(*inputs(run, batches, world)))
             run.step += 1
             update_average(run.average, model, decay, run.step)
-            window.append(bits)
+            leash()
 
             # Tell.
-            now = time.monotonic()
-            if now - logged > 1.0:
+            if time.monotonic() - logged > 1.0:
+                bits, norm = check(run, window)
+                now = time.monotonic()
                 speed = len(window) * config.batch / (now - logged)
-                mean = float(torch.stack(window).mean())
-                bar.show(run, now - began, mean, speed)
-                log.write(bits_per_dim=mean, lr=rate, grad_norm=float(norm), images_per_s=speed)
+                bar.show(run, now - began, bits, speed)
+                log.write(bits_per_dim=bits, lr=rate, grad_norm=norm, images_per_s=speed)
                 window, logged = [], now
         if stop:
             return None
+        check(run, window)
+        run.seconds = time.monotonic() - began
         if not world.first:
             return None
         bar.finish()
         run.save()
-        result = Evaluation(**look(run, test_set, log, len(test_set), config.draws, raw=True).test)
+        last = look(run, watched, log, len(watched), config.draws, last=test_set)
         run.save()
-        return result
+        return Evaluation(**last.row["test"])
 
 
-def backward(
-    run: Run, batches: Batches, world: World, loss_of: Callable[..., Any] | None = None
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the mean loss of batch `run.step`, over all processes, clipped.
-
-    Returns the batch's mean bits/dim and the norm of the gradient before clipping.
-    """
-    config, model = run.config, run.model
-    parameters = list(model.parameters())
+def inputs(run: Run, batches: Batches, world: World) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """What step `run.step` works on: uint8 images, classes or None, noise; this process's rows."""
+    config, like = run.config, next(run.model.parameters())
     images, labels = batches(run.step)
     # Noise for the whole batch, the same everywhere; each process uses its rows of it.
     shape = (config.batch, *images.shape[1:])
-    noise = torch.rand(
-        shape, generator=_generator(run, _NOISE), dtype=parameters[0].dtype, device=world.device
-    )
-    noise = noise[world.share(config.batch)]
+    generator = _generator(run, _NOISE)
+    noise = torch.rand(shape, generator=generator, dtype=like.dtype, device=world.device)
+    return images, _classes(run.model, labels), noise[world.share(config.batch)]
+
+
+def gradients(
+    run: Run,
+    world: World,
+    loss_of: Callable[..., Any],
+    images: Tensor,
+    classes: Tensor | None,
+    noise: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the mean loss of one batch, over all processes, clipped.
+
+    Returns the batch's mean bits/dim and the norm of the gradient before clipping.
+    """
+    config, parameters = run.config, list(run.model.parameters())
     run.optimizer.zero_grad(set_to_none=True)
     bits = torch.zeros((), dtype=torch.float64, device=world.device)
     if len(images):  # a process may have no row of a small batch
-        loss, parts = (loss_of or model.loss)(images, _classes(model, labels), noise=noise)
+        loss, parts = loss_of(images, classes, noise=noise)
         (loss * (len(images) / config.batch)).backward()
         bits = parts["bits_per_dim"].sum() / config.batch
     (bits,) = world.sum_gradients(parameters, bits)
     return bits, torch.nn.utils.clip_grad_norm_(parameters, config.clip or math.inf)
+
+
+def make_step(
+    run: Run, batches: Batches, world: World, say: Callable[[str], object]
+) -> Callable[..., Tensor]:
+    """-> a function of `inputs`: changes the weights, and returns (bits/dim, gradient norm)."""
+    loss_of = prepare(run.model, run.config, batches, say)
+
+    def step(images: Tensor, classes: Tensor | None, noise: Tensor) -> Tensor:
+        bits, norm = gradients(run, world, loss_of, images, classes, noise)
+        told = torch.stack([bits, norm.to(bits.dtype)])
+        if told.device.type == "cpu":  # asking costs nothing: the weights never see a bad step
+            check(run, [told], run.step)
+        run.optimizer.step()
+        return told
+
+    if not run.config.cuda_graph:
+        return step
+    if world.device.type != "cuda" or world.size > 1:
+        say("cuda graph: not possible here (it needs one process on one GPU); training without it")
+        return step
+    return Graphed(step, say)
+
+
+def check(run: Run, window: Sequence[Tensor], first: int | None = None) -> tuple[float, float]:
+    """Wait for the steps in `window` -> their mean bits/dim, and the last norm of the gradient.
+
+    `first` is the number of the first of them; by default they are the last ones done.
+
+    Raises TrainingStopped, naming the first step at which either was not finite.
+    """
+    if not window:
+        return math.nan, math.nan
+    told = torch.stack(list(window)).cpu()
+    bad = ~told.isfinite().all(1)
+    if bad.any():
+        i = int(bad.nonzero()[0])
+        first = run.step - len(window) if first is None else first
+        raise TrainingStopped(_not_finite(run, first + i, *told[i].tolist()))
+    return float(told[:, 0].mean()), float(told[-1, 1])
 
 
 def prepare(
@@ -410,60 +485,109 @@ def prepare(
         else:
             model.set_net_dtype(torch.bfloat16)
     model.memory = config.memory
+    if next(model.parameters()).device.type == "cuda":
+        use_tf32(config.tf32)
+        torch.backends.cudnn.benchmark = True  # shapes never change: try, then take the fastest
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
     if not config.compile:
         return model.loss
-    compiled = torch.compile(model.loss)
+    # Steps of a level are alike, and so are compiled once a level; the whole loss, with its
+    # levels × depth steps in a row, takes minutes.
+    steps = [layer for layer in model.modules() if isinstance(layer, Step)]
+    options = {"mode": config.compile_mode, "dynamic": False}
+    loss_of = model.loss
     try:  # compiling happens at the first call: make one that leaves no trace
+        if config.compile_scope == "steps":
+            for layer in steps:
+                layer.compile(**options)
+        else:
+            loss_of = torch.compile(model.loss, **options)
         images, labels = batches(0)
         noise = torch.full(images.shape, 0.5, dtype=next(model.parameters()).dtype)
-        loss, _ = compiled(images, _classes(model, labels), noise=noise.to(images.device))
+        loss, _ = loss_of(images, _classes(model, labels), noise=noise.to(images.device))
         loss.backward()
     except Exception as error:
         if isinstance(error, KeyboardInterrupt | MemoryError):
             raise
         say(f"compile: not possible here ({type(error).__name__}); training without it")
-        compiled = model.loss
+        for layer in steps:
+            layer._compiled_call_impl = None  # what Module.compile sets
+        loss_of = model.loss
     model.zero_grad(set_to_none=True)
-    return compiled
+    return loss_of
 
 
 class Look(str):
     """The line printed at an evaluation, and the numbers it was made from."""
 
-    test: dict[str, Any]
+    row: dict[str, Any]
 
 
 def look(
-    run: Run, test_set: ImageSet, log: Log, images: int, draws: int = 1, raw: bool = False
+    run: Run,
+    images: ImageSet,
+    log: Log,
+    count: int,
+    draws: int = 1,
+    last: ImageSet | None = None,
 ) -> Look:
-    """Evaluate the averaged weights, measure invertibility, draw samples, and redraw the curve."""
+    """Evaluate the averaged weights, measure invertibility, draw samples, and redraw the curve.
+
+    On the first `count` of `images`.  The `last` look reads the test set as well, where it is
+    another one than `images`, and tells the weights themselves beside their average.
+    """
     config, model = run.config, run.average
-    labels = test_set.labels if model.n_classes else None
-    some = slice(0, images)
-    options = {"draws": draws, "batch": config.batch, "seed": config.seed}
-    part = labels[some] if labels is not None else None
-    result = evaluate(model, test_set.images[some], part, **options)
-    few = to_tensor(test_set.images[:16], next(model.parameters()).device)
-    classes = None if part is None else torch.from_numpy(part[:16]).to(few.device)
+    batch = config.eval_batch or config.batch
+
+    def bits(model: FlowModel, images: ImageSet, count: int, draws: int) -> dict[str, float]:
+        labels = images.labels[:count] if model.n_classes else None
+        options = {"draws": draws, "batch": batch, "seed": config.seed}
+        return evaluate(model, images.images[:count], labels, **options).as_dict()
+
+    # The rows say whose bits/dim they hold: "test", or "held_out" of the training images.
+    row = {_kind(images): bits(model, images, count, draws)}
+    if last is not None:
+        if _kind(images) != "test":
+            row["test"] = bits(model, last, len(last), draws)
+        row["raw"] = bits(run.model, images, count, 1)
+    few = to_tensor(images.images[:16], next(model.parameters()).device)
+    classes = torch.from_numpy(images.labels[:16]).to(few.device) if model.n_classes else None
     health = telemetry(model, few, classes)
     pictures, exploded = draw_samples(model, 64, config.temperature, config.seed)
     save_grid(run.folder / "samples" / f"{run.step:07d}.png", pictures)
-    row = {"test": result.as_dict(), "baseline": run.baseline, **health, "exploded": exploded}
-    if raw:  # the weights themselves, beside their average
-        row["raw"] = evaluate(run.model, test_set.images[some], part, **{**options, "draws": 1})
-        row["raw"] = row["raw"].as_dict()
-    log.write(**row)
+    memory = {"memory_mib": peak_memory(few.device)}
+    log.write(**row, baseline=run.baseline, **health, exploded=exploded, **memory)
     save_curve(run.folder)
+    told = "  ".join(
+        f"{kind.replace('_', ' ')} {row[kind]['mean']:.3f} ± {row[kind]['standard_error']:.3f}"
+        for kind in ("test", "held_out")
+        if kind in row
+    )
     line = Look(
-        f"step {run.step:>6}  test {result.mean:.3f} ± {result.standard_error:.3f} bits/dim "
+        f"step {run.step:>6}  {told} bits/dim "
         f"(baseline {run.baseline:.3f})  round trip {health['round_trip']:.0e}  "
         f"smallest scale {health['smallest_scale']:.2g}  cond W {health['condition']:.2g}"
         + (f"  {exploded} of 64 samples exploded" if exploded else "")
     )
-    line.test = result.as_dict()
+    line.row = row
     return line
+
+
+def _kind(images: ImageSet) -> str:
+    return "test" if images.split == "test" else "held_out"
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most this process has held so far, MiB: on the GPU, or on a CPU in all."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
 def draw_samples(
@@ -493,10 +617,11 @@ def _generator(run: Run, stream: int) -> torch.Generator:
     return seeded(run.config.seed, stream, run.step, device=next(run.model.parameters()).device)
 
 
-def _not_finite(run: Run, bits: float, norm: float, rate: float) -> str:
+def _not_finite(run: Run, step: int, bits: float, norm: float) -> str:
     what = f"bits/dim is {bits}" if not math.isfinite(bits) else f"the gradient's norm is {norm}"
+    rate = float(run.optimizer.param_groups[0]["lr"])
     return (
-        f"stopped at step {run.step}: {what} (learning rate {rate:.2g}). The last saved state is "
+        f"stopped at step {step}: {what} (learning rate {rate:.2g}). The last saved state is "
         f"kept in {run.folder}\nwhat helps: a smaller --lr, a longer --warmup, --clip 1, "
         "--scale sigmoid"
     )

@@ -8,22 +8,26 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from glowlite import train as training
 from glowlite.checkpoint import CheckpointError, load_tensors
 from glowlite.cli import main
-from glowlite.data import ImageSet
+from glowlite.data import ImageSet, epoch_order, load
 from glowlite.data.faces import make_faces
 from glowlite.evaluate import baseline, evaluate, seeded
+from glowlite.flow import MEMORY_MODES
+from glowlite.graph import Graphed
 from glowlite.models import build
 from glowlite.parallel import World
 from glowlite.plots import read_metrics
-from glowlite.presets import PRESETS, TrainConfig
+from glowlite.presets import MEMORY, PRESETS, TrainConfig
 from glowlite.schedule import lr_factor, make_optimizer, update_average
 from glowlite.train import Batches, TrainingStopped
 
@@ -196,6 +200,83 @@ def test_an_infinite_gradient_stops_the_run(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(weights, run.model.parameters(), strict=True))
 
 
+def step_of(run):
+    batches = Batches(TRAIN, run.config, World("cpu"))
+    step = training.make_step(run, batches, World("cpu"), say=print)
+    return lambda: step(*training.inputs(run, batches, World("cpu")))
+
+
+@pytest.mark.parametrize("bad", [0, 2, 4])
+def test_a_window_of_steps_names_the_first_bad_one(tmp_path, bad):
+    """As on a GPU, where nobody asks a step how it went until the log is written."""
+    run = begin(tmp_path / "a")
+    run.step = 12
+    window = [torch.tensor([4.0 - i, 2.0 + i], dtype=torch.float64) for i in range(5)]
+    assert training.check(run, window) == (2.0, 6.0)
+    window[bad][1] = torch.inf
+    window[4][0] = torch.nan
+    words = "bits/dim is nan" if bad == 4 else "the gradient's norm is inf"
+    with pytest.raises(TrainingStopped, match=rf"stopped at step {7 + bad}: {words}"):
+        training.check(run, window)
+
+
+def test_a_bad_step_is_never_saved_even_if_nobody_looked(tmp_path, monkeypatch):
+    """A step that is not asked, as on a GPU: its weights are spoilt, what is on disk is not."""
+    monkeypatch.setattr(training, "make_step", make_step_that_is_not_asked)
+    run = begin(tmp_path / "a")
+    before = (tmp_path / "a" / "state.safetensors").read_bytes()
+    next(run.model.parameters()).register_hook(lambda g: g + torch.nan)
+    with pytest.raises(TrainingStopped, match="stopped at step 0: the gradient's norm is nan"):
+        go(run)
+    assert run.step > 0 and not next(run.model.parameters()).isfinite().all()
+    assert (tmp_path / "a" / "state.safetensors").read_bytes() == before
+
+
+def make_step_that_is_not_asked(run, batches, world, say):
+    def step(*inputs):
+        bits, norm = training.gradients(run, world, run.model.loss, *inputs)
+        run.optimizer.step()
+        return torch.stack([bits, norm.double()])
+
+    return step
+
+
+class Waits(TorchDispatchMode):
+    """Notes every operation that would make the host wait for a GPU."""
+
+    WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "item", "masked_select")
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in self.WAITING or (name == "index" and has_mask(args[1])):
+            self.found.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+def has_mask(indices):
+    return any(i is not None and i.dtype == torch.bool for i in indices)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_no_step_waits_for_the_device(tmp_path, memory):
+    run = begin(tmp_path / "a", flip=True, shift=0.1, memory=memory)
+    training.prepare(run.model, run.config, None, print)
+    batches, world = Batches(TRAIN, run.config, World("cpu")), World("cpu")
+    step = make_step_that_is_not_asked(run, batches, world, print)
+    with Waits() as waits:
+        step(*training.inputs(run, batches, world))
+        update_average(run.average, run.model, 0.9, 1)
+        # A fused optimiser is one operation, which reads its own count of steps on the device.
+    assert waits.found == []
+    with Waits() as waits:
+        step_of(run)()
+    assert waits.found, "asking on a CPU is seen: the check can fail"
+
+
 def test_damage_to_the_state_is_told(straight, tmp_path):
     import shutil
 
@@ -232,10 +313,22 @@ def test_every_image_once_an_epoch():
     for epoch in range(len(flat) // N):
         assert sorted(flat[epoch * N : (epoch + 1) * N]) == list(range(N))
     assert (flat[:N] != flat[N : 2 * N]).any()
-    assert Batches(TRAIN, config(), World("cpu")).rows(16 * 7, 16) == rows[7]
+    again = Batches(TRAIN, config(), World("cpu")).rows(16 * 7, 16)
+    assert np.array_equal(again, rows[7])
     images, labels = batches(7)
     assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), TRAIN.images[rows[7]])
     assert np.array_equal(labels.numpy(), TRAIN.labels[rows[7]])
+
+
+@pytest.mark.parametrize("count", [1, 16, N, N + 1, 3 * N])
+def test_rows_are_the_epochs_one_after_the_other(count):
+    """The definition, one position at a time: batches may end, begin and span epochs anywhere."""
+    batches = Batches(TRAIN, config(), World("cpu"))
+    for first in (0, 5, N - 1, N, 2 * N + 7):
+        one_by_one = [
+            epoch_order(N, config().seed, p // N)[p % N] for p in range(first, first + count)
+        ]
+        assert batches.rows(first, count).tolist() == one_by_one
 
 
 def test_shifts_repeat_the_border_and_move_whole_pixels():
@@ -363,14 +456,14 @@ def test_options_of_the_machine_train_the_same_model(tmp_path):
 
 
 def test_what_cannot_be_had_is_said_and_done_without(tmp_path, monkeypatch):
-    def broken(_function):
+    def broken(_function, **_):
         def compiled(*_, **__):
             raise RuntimeError("no compiler here")
 
         return compiled
 
     monkeypatch.setattr(torch, "compile", broken)
-    run = begin(tmp_path / "a", epochs=0.2, compile=True)
+    run = begin(tmp_path / "a", epochs=0.2, compile=True, compile_scope="loss")
     _, lines = go(run)
     assert lines[0] == "compile: not possible here (RuntimeError); training without it"
     assert run.step > 0
@@ -422,3 +515,112 @@ def test_presets_are_the_published_rows():
         assert (train.optimizer, train.lr, train.schedule) == ("adamax", 1e-3, "constant")
         assert (train.warmup, train.epoch_images, train.shift) == (500_000, 50_000, 0.1)
     assert len([name for name in PRESETS if "ablation" in name]) == 6
+
+
+def test_the_names_of_the_memory_modes_are_those_of_flow():
+    assert MEMORY == MEMORY_MODES
+    assert dict(TrainConfig.__dataclass_fields__["memory"].metadata)["choices"] == MEMORY_MODES
+
+
+@pytest.mark.parametrize("name", ["cifar10-a10", "cifar10-b25"])
+def test_presets_for_one_gpu_build_and_step(tmp_path, monkeypatch, name):
+    """At the full size, one image a step: what a lease would trip over is tripped over here."""
+    preset = PRESETS[name]
+    settings = {**preset.train, "batch": 1, "init_images": 1, "device": "cpu", "seed": 0}
+    config = TrainConfig(**{**settings, "compile": False})
+    monkeypatch.setattr(training.Run, "save", lambda run: None)  # a gigabyte
+    assert config.holdout and config.minutes in (10.0, 25.0)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    data = ImageSet(images, None, None, (), "cifar10", "fit", "x")
+    run = training.start(tmp_path / "a", config, preset.model, data, data, World("cpu"))
+    millions = sum(p.numel() for p in run.model.parameters()) / 1e6
+    assert 42 < millions < 45
+    lines = []
+    batches, world = Batches(data, config, World("cpu")), World("cpu")
+    step = training.make_step(run, batches, world, lines.append)
+    assert step(*training.inputs(run, batches, world)).isfinite().all()
+    assert lines == [
+        "cuda graph: not possible here (it needs one process on one GPU); training without it"
+    ]
+
+
+def test_held_out_images_are_looked_at_and_the_test_set_read_once(tmp_path):
+    """`fit` and `valid` share no image; the test images are opened after the last step."""
+    opened = []
+
+    class Told(np.ndarray):
+        def __getitem__(self, key):
+            opened.append(run.step)
+            return super().__getitem__(key)
+
+    test = replace(TEST, images=TEST.images.view(Told))
+    held_out = replace(faces(25, "train"), split="valid")
+    run = training.start(tmp_path / "a", config(), TINY, TRAIN, held_out, World("cpu"))
+    lines = []
+    result = training.train(run, TRAIN, test, World("cpu"), lines.append, watched=held_out)
+    assert opened and set(opened) == {run.step}
+    rows = [r for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if "held_out" in r]
+    assert [r["held_out"]["images"] for r in rows] == [20, 20, 25]
+    assert [("test" in r) for r in rows] == [False, False, True]
+    assert rows[-1]["test"]["images"] == result.images == len(TEST)
+    assert rows[-1]["test"]["mean"] == result.mean != rows[-1]["held_out"]["mean"]
+    assert lines[0].startswith("step      0  held out ")
+
+
+def test_splits_for_tuning_share_no_image(tmp_path):
+    """What --holdout asks the data for: 45,000 + 5,000 of CIFAR-10's 50,000, here of 60."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "images.npy", rng.integers(0, 256, (400, 4, 4, 3), dtype=np.uint8))
+    sets = {
+        split: {
+            i.tobytes()
+            for i in load(f"npy:{tmp_path}/images.npy", split, cache_dir=tmp_path / "c").images
+        }
+        for split in ("fit", "valid", "test")
+    }
+    assert sum(map(len, sets.values())) == 400 == len(set().union(*sets.values()))
+
+
+class Recorded(Graphed):
+    """A graph's contract without a GPU: recording runs nothing, a replay sees what lies in its
+    inputs now and writes where it wrote before."""
+
+    plain_calls = 1
+
+    def run_plain(self, *inputs):
+        return self.step(*inputs)
+
+    def record(self):
+        self.result = torch.full((2,), torch.nan, dtype=torch.float64)
+        return lambda: self.result.copy_(self.step(*self.inputs))
+
+
+def test_a_replayed_step_trains_the_same_model(tmp_path, straight, monkeypatch):
+    make_step = training.make_step
+    monkeypatch.setattr(training, "make_step", lambda *a: Recorded(make_step(*a), print))
+    run = begin(tmp_path / "a")
+    for group in run.optimizer.param_groups:  # as for a GPU: the rate is a tensor
+        group["lr"] = torch.tensor(group["lr"])
+    go(run)
+    ours, theirs = state(tmp_path / "a"), state(straight[0])
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():  # a rate in float32 is not the rate in float64
+        assert torch.allclose(tensor, theirs[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_a_graph_that_cannot_be_recorded_is_said_and_done_without(tmp_path):
+    class Broken(Recorded):
+        def record(self):
+            raise RuntimeError("operation not permitted")
+
+    lines, seen = [], []
+    step = Broken(lambda x: seen.append(x) or x, lines.append)
+    for i in range(4):
+        assert step(torch.tensor(i)) == i
+    assert len(seen) == 4 and len(lines) == 1 and "cuda graph: not possible here" in lines[0]
+
+
+def test_two_recordings_of_one_step_are_refused():
+    with pytest.raises(ValueError, match="compile_mode is 'reduce-overhead'"):
+        TrainConfig(compile=True, cuda_graph=True, compile_mode="reduce-overhead")

@@ -1,0 +1,88 @@
+"""Steps on a GPU without waiting for it: a step replayed as one CUDA graph, and a leash."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Step = Callable[..., Tensor]
+
+
+class Graphed:
+    """`step`, recorded at its fourth call and replayed from then on: one launch for thousands.
+
+    step: tensors (or None) of shapes that never change -> a tensor, and whatever it writes in
+    place.  Nothing in it may wait for the host, and no number that changes may come from Python:
+    the learning rate has to be a tensor (`schedule.make_optimizer(graph=True)`).
+
+    The first three calls run as they are, on the stream of the recording, so that libraries and
+    the optimiser allocate outside the graph.  Where recording fails `say` tells, and every call
+    runs as it is.
+    """
+
+    plain_calls = 3
+
+    def __init__(self, step: Step, say: Callable[[str], object]) -> None:
+        self.step, self.say = step, say
+        self.calls = 0
+        self.replay: Callable[[], object] | None = None
+        self.inputs: list[Tensor | None] = []
+        self.result: Tensor | None = None
+
+    def __call__(self, *inputs: Tensor | None) -> Tensor:
+        """What `step` returns, in a tensor of its own."""
+        self.calls += 1
+        if self.calls <= self.plain_calls:
+            return self.run_plain(*inputs)
+        if self.calls == self.plain_calls + 1:
+            self.inputs = [None if x is None else x.clone() for x in inputs]
+            try:
+                self.replay = self.record()
+            except RuntimeError as error:
+                self.say(f"cuda graph: not possible here ({error}); training without it")
+        if self.replay is None:
+            return self.step(*inputs)
+        for ours, new in zip(self.inputs, inputs, strict=True):
+            if ours is not None:
+                ours.copy_(new)
+        self.replay()
+        return self.result.clone()
+
+    def run_plain(self, *inputs: Tensor | None) -> Tensor:
+        """One ordinary call on a side stream, in order with everything else."""
+        here, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            result = self.step(*inputs)
+        here.wait_stream(side)
+        return result
+
+    def record(self) -> Callable[[], object]:
+        """Record `step` of `inputs` into `result` -> what replays it.  Recording runs nothing."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.result = self.step(*self.inputs)
+        return graph.replay
+
+
+class Leash:
+    """The host may be `ahead` steps ahead of the GPU, not more: a run by the clock ends in time.
+
+    Waiting for a step long past does not empty the queue, as waiting for the last one would.
+    """
+
+    def __init__(self, device: torch.device, ahead: int = 4) -> None:
+        self.ahead = ahead if device.type == "cuda" else None
+        self.events: deque[torch.cuda.Event] = deque()
+
+    def __call__(self) -> None:
+        """To be called once a step."""
+        if self.ahead is None:
+            return
+        self.events.append(torch.cuda.Event())
+        self.events[-1].record()
+        if len(self.events) > self.ahead:
+            self.events.popleft().synchronize()
