@@ -42,7 +42,7 @@ def _columns_as_pixels(columns: Tensor, like: Tensor) -> Tensor:
 
 
 def unpack(lu: Tensor, sign_s: Tensor) -> tuple[Tensor, Tensor]:
-    """L and U + diag(s) from what `Conv1x1LU` keeps: (…, C, C), (…, C) -> twice (…, C, C), float64."""
+    """L and U + diag(s), float64, from `lu` (…, C, C) and `sign_s` (…, C) of `Conv1x1LU`."""
     lu = lu.double()
     s = sign_s * lu.diagonal(dim1=-2, dim2=-1).exp()
     return lu.tril(-1) + torch.ones_like(s).diag_embed(), lu.triu(1) + s.diag_embed()

@@ -52,7 +52,7 @@ def columns(x: Tensor, outside: bool = False) -> Tensor:
 
 
 def fold(c: Tensor) -> Tensor:
-    """The transpose of `columns`: each pixel adds to its neighbours, (N, H, W, 9·C) -> (N, H, W, C)."""
+    """Each pixel adds to its 3×3 neighbours, the transpose of `columns`: 9·C -> C channels."""
     n, h, w, _ = c.shape
     c = c.reshape(n, h, w, 9, -1)
     x = c.new_zeros(n, h + 2, w + 2, c.shape[4])
