@@ -4,12 +4,13 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help env course test verify lint format notebooks student instructor clean
+.PHONY: help env course test verify bench lint format notebooks student instructor clean
 
 help:
 	@echo "make course     the environment, then JupyterLab on the notebooks"
 	@echo "make test       the environment, then every test and every notebook"
 	@echo "make verify     the scoreboard: each log-determinant against finite differences"
+	@echo "make bench      speed, memory and exactness beside other libraries, into results/speed"
 	@echo "make lint       style and formatting, without changing anything"
 	@echo "make format     put style and formatting right"
 	@echo "make notebooks  run all notebooks and store their outputs"
@@ -42,6 +43,11 @@ test: $(STAMP)
 
 verify: $(STAMP)
 	$(PY) -m reference
+
+# BENCH="--depth 8 --minutes 5" and the like: options of python -m benchmarks.
+bench: $(STAMP)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[peers]"
+	$(PY) -m benchmarks $(BENCH)
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 import torch
-from likelihood_curves import ROOT, surroundings
+from surroundings import ROOT, surroundings
 
 from glowlite import pretrained
 from glowlite.checkpoint import digest, write_json
@@ -30,7 +30,7 @@ def main() -> int:
     reader = train_reader(32, model.config.n_bits)
     score = score_edits(model, reader, vectors, shown, has)
     print(score)
-    about = {**surroundings(), "command": "python benchmarks/edit_scores.py", "seed": SEED}
+    about = {**surroundings("python benchmarks/edit_scores.py"), "seed": SEED}
     weights = digest(model.state_dict(), {})  # of which model these are the scores
     about |= {"weights": weights[:16], "learned_from": LEARN}
     (ROOT / "results" / "faces32").mkdir(parents=True, exist_ok=True)

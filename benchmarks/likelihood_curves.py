@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from surroundings import ROOT, surroundings
 
 from glowlite.checkpoint import write_json
 from glowlite.data import epoch_order, load
@@ -33,9 +32,9 @@ from glowlite.evaluate import baseline, evaluate, seeded, to_tensor
 from glowlite.models import build
 from glowlite.schedule import lr_factor, make_optimizer
 
-ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "results" / "likelihood_curves"
 COMMAND = "python benchmarks/likelihood_curves.py"
+NOTE = "other processes ran on the machine: compare seconds with caution"
 
 TRAIN = {
     "batch": 32, "images": 19_200, "optimizer": "adam", "lr": 2e-3, "schedule": "cosine",
@@ -127,32 +126,6 @@ def train(model: dict[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
-def surroundings() -> dict[str, Any]:
-    """What else a reader needs to judge or repeat a number."""
-
-    def git(*words: str) -> str:
-        asked = ["git", "-C", str(ROOT), *words]
-        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [row for row in info.read_text().splitlines() if row.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    return {
-        "command": COMMAND,
-        "commit": git("rev-parse", "HEAD") or None,
-        # Files the result depends on; the classroom or the documents do not change a curve.
-        "uncommitted": bool(git("status", "--porcelain", "--", "glowlite", "benchmarks")),
-        "device": {"cpu": cpu, "cores": os.cpu_count(), "threads": torch.get_num_threads()},
-        "note": "other processes ran on the machine: compare seconds with caution",
-        "software": {
-            "python": platform.python_version(), "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-    }  # fmt: skip
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=[""], help="how the names begin")
@@ -169,7 +142,7 @@ def main() -> int:
             print(f"{file.name:<36} {'done' if file.exists() else 'to do'}")
         elif not file.exists():
             model = RUNS[name][0]
-            about = {"name": name, "seed": seed, **surroundings()}
+            about = {"name": name, "seed": seed, **surroundings(COMMAND), "note": NOTE}
             about |= {"data": "faces 16 × 16", "model": model, "train": TRAIN}
             result = train(model, seed)
             write_json(file, {**about, **result})

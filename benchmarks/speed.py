@@ -1,0 +1,181 @@
+"""Training step, log-prob and sampling, timed side by side.
+
+    python -m benchmarks.speed --depth 8 --rounds 5 --only floor glowlite normflows
+
+Programs take turns, round by round, in one process with the same threads: whatever slows the
+machine for a minute slows all of them. A ratio is the median over rounds of the quotient of two
+times of the same round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from benchmarks.peers import PEERS
+from benchmarks.programs import PROGRAMS, Program, Setting
+from glowlite.bench import seconds
+
+LAYOUTS = {"channels-last": torch.channels_last, "NCHW": torch.contiguous_format}
+CPU = torch.device("cpu")
+BUILDERS: dict[str, Callable[[Setting], Program]] = {**PROGRAMS, **PEERS}
+
+
+def default_names() -> list[str]:
+    """All there is here, but the nets of the peers in the default mode and in bfloat16 alone."""
+    alike = {"glowlite-plain-nets", "glowlite-plain-nets-bf16"}
+    return [n for n in BUILDERS if not n.startswith("glowlite-plain-nets") or n in alike]
+
+
+def make(name: str, setting: Setting, layout: str = "channels-last") -> Program:
+    """The program, ready to be measured; the same weights at every call."""
+    torch.manual_seed(0)
+    program = BUILDERS[name](setting)
+    program.prepare(LAYOUTS[layout])
+    return program
+
+
+def fastest_layout(name: str, setting: Setting) -> tuple[str, dict[str, float]]:
+    """The layout a peer trains fastest in, and the seconds of each; ours are channels-last."""
+    if name not in PEERS:
+        return "channels-last", {}
+    taken = {}
+    for layout in LAYOUTS:
+        program = make(name, replace(setting, depth=min(setting.depth, 4)), layout)
+        x = setting.noise_images().contiguous(memory_format=program.layout)
+        taken[layout] = seconds(lambda program=program, x=x: program.train_step(x), CPU, repeats=3)
+    return min(taken, key=taken.get), taken
+
+
+def measure(
+    names: Sequence[str],
+    setting: Setting,
+    *,
+    rounds: int,
+    minutes: float | None = None,
+    say: Callable[[str], object] = print,
+) -> list[dict[str, Any]]:
+    """One row a program: what it is, and for each part the seconds of every round.
+
+    One round to warm up is not kept. After `minutes` no further round begins.
+
+    Raises:
+        FloatingPointError: a program's log-prob or sample is not finite, so its time means nothing.
+    """
+    programs, rows = [], []
+    for name in names:
+        layout, tried = fastest_layout(name, setting)
+        program = make(name, setting, layout)
+        programs.append(program)
+        rows.append(
+            {
+                "name": name, "family": program.family, "about": program.about, "layout": layout,
+                "layouts_tried": tried, "parameters": program.parameters,
+                "net_macs": program.net_macs(),
+                "seconds": {part: [] for part in program.measured},
+            }
+        )  # fmt: skip
+        say(f"K {setting.depth}: {name} is ready ({layout})")
+    batches = {p.layout: setting.noise_images().contiguous(memory_format=p.layout)
+               for p in programs}  # fmt: skip
+    for round_ in range(rounds + 1):
+        if round_ == 1:
+            began = time.monotonic()
+        elif round_ > 1 and minutes is not None and time.monotonic() - began > 60 * minutes:
+            break
+        for program, row in zip(programs, rows, strict=True):
+            for part, taken in _once(program, batches[program.layout]).items():
+                if round_:
+                    row["seconds"][part].append(taken)
+        say(f"K {setting.depth}: round {round_} of {rounds}" if round_ else "warm")
+    del programs
+    gc.collect()
+    return rows
+
+
+def _once(program: Program, x: torch.Tensor) -> dict[str, float]:
+    """Seconds of each part, once."""
+    taken, out = {}, {}
+    for part in program.measured:
+        began = time.perf_counter()
+        if part == "train":
+            program.train_step(x)
+        else:
+            with torch.no_grad():
+                out[part] = program.log_prob(x) if part == "log_prob" else program.sample(len(x))
+        taken[part] = time.perf_counter() - began
+    program.optimizer.zero_grad(set_to_none=True)  # the next program may need the memory
+    for part, result in out.items():
+        if not result.isfinite().all():
+            raise FloatingPointError(f"{program.name}: {part} is not finite")
+    return taken
+
+
+def quotient(rows: list[dict[str, Any]], name: str, part: str, of: str) -> float | None:
+    """How many times as fast as `of` the program is: the median over rounds."""
+    by_name = {row["name"]: row["seconds"] for row in rows}
+    if part not in by_name[name] or part not in by_name.get(of, {}):
+        return None
+    pairs = zip(by_name[of][part], by_name[name][part], strict=True)
+    return statistics.median(other / own for other, own in pairs)
+
+
+def best_peer(rows: list[dict[str, Any]], part: str) -> str | None:
+    """The peer with the smallest median."""
+    peers = [row for row in rows if row["family"] == "peer"]
+    fastest = min(peers, key=lambda row: statistics.median(row["seconds"][part]), default=None)
+    return fastest and fastest["name"]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a setting and of a measurement."""
+    parser.add_argument("--depth", type=int, nargs="+", default=[8, 32], help="K, one or several")
+    parser.add_argument("--width", type=int, default=512, help="hidden channels")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
+    parser.add_argument("--levels", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--minutes", type=float, default=15.0, help="for all depths together")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=BUILDERS,
+                        default=default_names(), help=", ".join(BUILDERS))  # fmt: skip
+
+
+def setting_of(arguments: argparse.Namespace, depth: int) -> Setting:
+    """The setting that the options describe."""
+    return Setting(
+        shape=(3, arguments.size, arguments.size), levels=arguments.levels, depth=depth,
+        width=arguments.width, batch=arguments.batch,
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace, say: Callable[[str], object] = print) -> dict[str, Any]:
+    """{K: rows}; the minutes are shared evenly among the depths."""
+    return {
+        str(depth): measure(
+            arguments.only, setting_of(arguments, depth), rounds=arguments.rounds,
+            minutes=arguments.minutes / len(arguments.depth), say=say,
+        )
+        for depth in arguments.depth
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser)
+    from benchmarks.report import speed_table
+
+    for depth, rows in run(parser.parse_args()).items():
+        print(f"\nK = {depth}\n" + speed_table(rows))
+
+
+if __name__ == "__main__":
+    main()
