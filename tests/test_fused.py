@@ -11,6 +11,7 @@ from torch.func import grad, jacrev, vmap
 import glowlite
 from glowlite import fused
 from glowlite.flow import MEMORY_MODES
+from glowlite.verify import dense_jacobian
 
 KINDS = [
     {"permutation": permutation, "padding": padding, "net_actnorm": net_actnorm, **coupling}
@@ -169,6 +170,7 @@ def test_derivatives_by_torch_func():
 
         return [
             jacrev(z)(x[0]),
+            dense_jacobian(lambda v: model(v)[0], x[:1]),  # gradients in batches
             vmap(z)(x),
             vmap(grad(logdet))(x),
             grad(lambda v: grad(logdet)(v).square().sum())(x[0]),
