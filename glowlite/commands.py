@@ -271,11 +271,11 @@ def verify(args: Namespace) -> int:
     from glowlite import verify as checks
 
     model = _model(args)
-    images = to_tensor(_images(model, args).images[:8])
+    images = to_tensor(_images(model, args).images[:8], next(model.parameters()).device)
     one, classes = images[:1], _zeros(model, 1)
     print(checks.HEAD)
     lines = []
-    for line in checks.verify_layers(model.cpu(), one, classes):
+    for line in checks.verify_layers(model, one, classes):
         print(line, flush=True)
         lines.append(line)
     shape = model.shape if args.full else checks.crop_shape(model)
@@ -286,7 +286,10 @@ def verify(args: Namespace) -> int:
             if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
                 return 1
     with tqdm(total=int(np.prod(shape)), unit=" rows", disable=None, leave=False) as bar:
-        line = checks.verify_map(model, one, classes, full=args.full, progress=bar.update)
+        folder = Path(args.run) if args.full and Path(args.run).is_dir() else None
+        line = checks.verify_map(
+            model, one, classes, full=args.full, progress=bar.update, folder=folder
+        )
     print(line)
     lines.append(line)
     gap = checks.float32_gap(model, images, _zeros(model, len(images)))

@@ -1,12 +1,15 @@
-"""Steps on a GPU without waiting for it: a step replayed as one CUDA graph, and a leash."""
+"""Training steps on a GPU: compiled, replayed as one CUDA graph, and never waited for."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from glowlite import fused
 
 Step = Callable[..., Tensor]
 
@@ -28,6 +31,7 @@ class Graphed:
     def __init__(self, step: Step, say: Callable[[str], object]) -> None:
         self.step, self.say = step, say
         self.calls = 0
+        self.side: torch.cuda.Stream | None = None
         self.replay: Callable[[], object] | None = None
         self.inputs: list[Tensor | None] = []
         self.result: Tensor | None = None
@@ -53,11 +57,11 @@ class Graphed:
 
     def run_plain(self, *inputs: Tensor | None) -> Tensor:
         """One ordinary call on a side stream, in order with everything else."""
-        here, side = torch.cuda.current_stream(), torch.cuda.Stream()
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
+        here, self.side = torch.cuda.current_stream(), self.side or torch.cuda.Stream()
+        self.side.wait_stream(here)
+        with torch.cuda.stream(self.side):
             result = self.step(*inputs)
-        here.wait_stream(side)
+        here.wait_stream(self.side)
         return result
 
     def record(self) -> Callable[[], object]:
@@ -86,3 +90,25 @@ class Leash:
         self.events[-1].record()
         if len(self.events) > self.ahead:
             self.events.popleft().synchronize()
+
+
+class CompiledSteps:
+    """Within `with`, the functions of `fused` that run a step of flow and its backward pass are
+    compiled: once for each level, as all steps of a level are alike.
+
+    An evaluation, of batches of other sizes, stays outside and is not compiled for.
+    """
+
+    names = ("forward", "backward", "hidden")
+
+    def __init__(self, **options: Any) -> None:
+        self.plain = {name: getattr(fused, name) for name in self.names}
+        self.compiled = {name: torch.compile(f, **options) for name, f in self.plain.items()}
+
+    def __enter__(self) -> None:
+        for name, function in self.compiled.items():
+            setattr(fused, name, function)
+
+    def __exit__(self, *_: object) -> None:
+        for name, function in self.plain.items():
+            setattr(fused, name, function)

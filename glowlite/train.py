@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -30,8 +31,7 @@ from tqdm import tqdm
 from glowlite import checkpoint
 from glowlite.data import ImageSet, epoch_order
 from glowlite.evaluate import Evaluation, baseline, evaluate, seeded, to_tensor
-from glowlite.glow import Step
-from glowlite.graph import Graphed, Leash
+from glowlite.graph import CompiledSteps, Graphed, Leash
 from glowlite.images import save_grid
 from glowlite.latent import to_pictures
 from glowlite.likelihood import FlowModel
@@ -438,10 +438,11 @@ def make_step(
     run: Run, batches: Batches, world: World, say: Callable[[str], object]
 ) -> Callable[..., Tensor]:
     """-> a function of `inputs`: changes the weights, and returns (bits/dim, gradient norm)."""
-    loss_of = prepare(run.model, run.config, batches, say)
+    loss_of, within = prepare(run.model, run.config, batches, say)
 
     def step(images: Tensor, classes: Tensor | None, noise: Tensor) -> Tensor:
-        bits, norm = gradients(run, world, loss_of, images, classes, noise)
+        with within:
+            bits, norm = gradients(run, world, loss_of, images, classes, noise)
         told = torch.stack([bits, norm.to(bits.dtype)])
         if told.device.type == "cpu":  # asking costs nothing: the weights never see a bad step
             check(run, [told], run.step)
@@ -476,46 +477,48 @@ def check(run: Run, window: Sequence[Tensor], first: int | None = None) -> tuple
 
 def prepare(
     model: FlowModel, config: TrainConfig, batches: Batches, say: Callable[[str], object]
-) -> Callable[..., tuple[Tensor, dict[str, Tensor]]]:
-    """Switch on what the config asks for -> the loss function; what cannot be had is said."""
+) -> tuple[Callable[..., tuple[Tensor, dict[str, Tensor]]], AbstractContextManager]:
+    """Switch on what the config asks for; what cannot be had is said and done without.
+
+    -> the loss function, and what gradients are to be computed within.
+    """
     if config.bf16:
         device = next(model.parameters()).device
         if device.type == "cuda" and not torch.cuda.is_bf16_supported():
             say("bf16: this GPU has none; training in float32")
         else:
             model.set_net_dtype(torch.bfloat16)
-    model.memory = config.memory
+    model.memory, model.fast = config.memory, config.fast
     if next(model.parameters()).device.type == "cuda":
         use_tf32(config.tf32)
         torch.backends.cudnn.benchmark = True  # shapes never change: try, then take the fastest
     if config.channels_last:
         model.to(memory_format=torch.channels_last)
+    plain = model.loss, nullcontext()
     if not config.compile:
-        return model.loss
+        return plain
     # Steps of a level are alike, and so are compiled once a level; the whole loss, with its
-    # levels × depth steps in a row, takes minutes.
-    steps = [layer for layer in model.modules() if isinstance(layer, Step)]
+    # levels × depth steps in a row, takes many minutes.
     options = {"mode": config.compile_mode, "dynamic": False}
-    loss_of = model.loss
-    try:  # compiling happens at the first call: make one that leaves no trace
-        if config.compile_scope == "steps":
-            for layer in steps:
-                layer.compile(**options)
+    try:
+        if config.compile_scope == "loss":
+            compiled = torch.compile(model.loss, **options), nullcontext()
         else:
-            loss_of = torch.compile(model.loss, **options)
+            compiled = model.loss, CompiledSteps(**options)
+        # Compiling happens at the first call: make one that leaves no trace.
         images, labels = batches(0)
         noise = torch.full(images.shape, 0.5, dtype=next(model.parameters()).dtype)
-        loss, _ = loss_of(images, _classes(model, labels), noise=noise.to(images.device))
-        loss.backward()
+        loss_of, within = compiled
+        with within:
+            loss, _ = loss_of(images, _classes(model, labels), noise=noise.to(images.device))
+            loss.backward()
     except Exception as error:
         if isinstance(error, KeyboardInterrupt | MemoryError):
             raise
         say(f"compile: not possible here ({type(error).__name__}); training without it")
-        for layer in steps:
-            layer._compiled_call_impl = None  # what Module.compile sets
-        loss_of = model.loss
+        compiled = plain
     model.zero_grad(set_to_none=True)
-    return loss_of
+    return compiled
 
 
 class Look(str):

@@ -7,15 +7,18 @@ gives every entry of ∂y/∂x, an LU factorisation its determinant.  Both in fl
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from glowlite.actnorm import ActNorm
+from glowlite.bench import seconds
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU
 from glowlite.coupling import Coupling
 from glowlite.likelihood import FlowModel
@@ -70,23 +73,35 @@ def dense_jacobian(
     *,
     chunk: int = 128,
     progress: Callable[[int], object] | None = None,
+    keep: Path | None = None,
 ) -> Tensor:
     """∂f/∂x at one example: x (1, …) with D numbers -> (D_out, D), by reverse differentiation.
 
-    Cost: D_out backward passes, `chunk` at a time.  `progress` is called with the rows done.
+    Cost: D_out backward passes, `chunk` at a time; memory is one forward pass's activations, and
+    `chunk` times the gradient of the largest.  `progress` is called with the rows done.
+
+    keep: a .npy file the rows are written to as they come.  Where it exists the rows in it are
+    taken as they are, so a computation that was stopped goes on.  Give each f and x its own.
     """
     x = x.detach().requires_grad_()
     y = f(x).flatten()
-    rows = []
+    shape = (len(y), x.numel())
+    if keep is None:
+        J = np.full(shape, np.nan)
+    elif keep.exists():
+        J = np.lib.format.open_memmap(keep, mode="r+")
+    else:
+        J = np.lib.format.open_memmap(keep, mode="w+", dtype=np.float64, shape=shape)
+        J[:] = np.nan
     for start in range(0, len(y), chunk):
-        count = min(chunk, len(y) - start)
-        seeds = torch.zeros(count, len(y), dtype=y.dtype, device=y.device)
-        seeds[:, start : start + count] = torch.eye(count, dtype=y.dtype, device=y.device)
-        (part,) = torch.autograd.grad(y, x, seeds, retain_graph=True, is_grads_batched=True)
-        rows.append(part.reshape(count, -1))
+        rows = slice(start, min(start + chunk, len(y)))
+        if np.isnan(J[rows]).any():
+            seeds = torch.eye(len(y), dtype=y.dtype, device=y.device)[rows]
+            (part,) = torch.autograd.grad(y, x, seeds, retain_graph=True, is_grads_batched=True)
+            J[rows] = part.flatten(1).cpu().numpy()
         if progress:
-            progress(count)
-    return torch.cat(rows)
+            progress(rows.stop - rows.start)
+    return torch.from_numpy(np.array(J)).to(y)
 
 
 def compare(
@@ -96,6 +111,7 @@ def compare(
     forward: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
     inverse: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int], object] | None = None,
+    keep: Path | None = None,
 ) -> Line:
     """Compare one bijection's log-det at x, (1, …) float64, with its Jacobian's determinant.
 
@@ -104,7 +120,7 @@ def compare(
     """
     forward, inverse = forward or layer.forward, inverse or layer.inverse
     y, says = forward(x)
-    J = dense_jacobian(lambda v: forward(v)[0], x, progress=progress)
+    J = dense_jacobian(lambda v: forward(v)[0], x, progress=progress, keep=keep)
     with torch.no_grad():
         _, is_ = torch.linalg.slogdet(J)
         condition = float(torch.linalg.cond(J, 1)) if bool(torch.isfinite(is_)) else math.nan
@@ -127,7 +143,7 @@ def _bijections(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def exact_copy(model: FlowModel, shape: tuple[int, int, int] | None = None) -> FlowModel:
-    """The model in float64 on the CPU; with `shape`, for images of that shape, weights the same.
+    """The model in float64; with `shape`, for images of that shape, weights the same.
 
     Raises RuntimeError or ValueError if its weights depend on the image's size.
     """
@@ -140,7 +156,7 @@ def exact_copy(model: FlowModel, shape: tuple[int, int, int] | None = None) -> F
         clone.memory = "default"
     if hasattr(clone, "set_net_dtype"):
         clone.set_net_dtype(None)
-    return clone.cpu().double().eval()
+    return clone.to(next(model.parameters()).device).double().eval()
 
 
 def crop_shape(model: FlowModel) -> tuple[int, int, int]:
@@ -199,10 +215,12 @@ def verify_map(
     *,
     full: bool = False,
     progress: Callable[[int], object] | None = None,
+    folder: Path | None = None,
 ) -> Line:
     """The whole map x -> z: its accumulated log-det against its dense Jacobian.
 
-    images: uint8 (1, C, H, W), cut to `crop_shape` unless `full`.
+    images: uint8 (1, C, H, W), cut to `crop_shape` unless `full`.  folder: where rows are kept
+    while it runs, in a file for these weights and this image; stopped, the next call goes on.
 
     Raises ValueError above 4096 dimensions: the matrix alone would take more than 128 MB and the
     determinant minutes.
@@ -218,17 +236,29 @@ def verify_map(
             f"the dense Jacobian is for at most {MAX_DIMS}"
         )
     _, h, w = shape
-    images = images[:, :, :h, :w].cpu()
+    images = images[:, :, :h, :w].to(next(exact.parameters()).device)
     x = exact.dequantize(images, noise=_half(images)).detach()
     name = f"the whole map, {h}×{w}"
-    return compare(
+    keep = folder and folder / f"jacobian-{_fingerprint(exact, x)}.npy"
+    line = compare(
         name,
         exact,
         x,
         forward=lambda v: exact(v, classes),
         inverse=lambda z: exact.inverse(z, classes),
         progress=progress,
+        keep=keep,
     )
+    if keep:
+        keep.unlink()
+    return line
+
+
+def _fingerprint(model: nn.Module, x: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in (*model.state_dict().values(), x):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def estimate_seconds(model: FlowModel, images: Tensor, classes: Tensor | None = None) -> float:
@@ -237,18 +267,24 @@ def estimate_seconds(model: FlowModel, images: Tensor, classes: Tensor | None = 
     The determinant of the matrix is timed on a smaller one, D³.
     """
     exact = exact_copy(model)
-    x = exact.dequantize(images.cpu(), noise=_half(images.cpu())).detach().requires_grad_()
+    device = next(exact.parameters()).device
+    images = images.to(device)
+    x = exact.dequantize(images, noise=_half(images)).detach().requires_grad_()
     y = exact(x, classes)[0].flatten()
     chunk, dims = 16, len(y)
-    seeds = torch.eye(dims, dtype=y.dtype)[:chunk]
-    began = time.perf_counter()
-    torch.autograd.grad(y, x, seeds, is_grads_batched=True)
-    rows = (time.perf_counter() - began) * dims / chunk
-    small = torch.eye(512, dtype=torch.float64)
-    began = time.perf_counter()
-    torch.linalg.slogdet(small)
-    torch.linalg.inv(small)
-    return rows + (time.perf_counter() - began) * (dims / 512) ** 3
+    seeds = torch.eye(dims, dtype=y.dtype, device=device)[:chunk]
+
+    def once() -> None:
+        torch.autograd.grad(y, x, seeds, is_grads_batched=True, retain_graph=True)
+
+    small = torch.eye(512, dtype=torch.float64, device=device)
+
+    def solve() -> None:
+        torch.linalg.slogdet(small)
+        torch.linalg.inv(small)
+
+    rows = seconds(once, device, repeats=1) * dims / chunk
+    return rows + seconds(solve, device, repeats=1) * (dims / 512) ** 3
 
 
 @torch.no_grad()
@@ -260,13 +296,13 @@ def float32_gap(
     exact = exact_copy(model)
     x = model.dequantize(images, noise=_half(images).to(next(model.parameters()).dtype))
     latents, logdet = model.encode(x, classes)
-    exact_latents, exact_logdet = exact.encode(x.double().cpu(), classes)
+    exact_latents, exact_logdet = exact.encode(x.double(), classes)
     back = model.decode(latents, classes)
     exact_back = exact.decode(exact_latents, classes)
     return {
-        "logdet": float((logdet.cpu() - exact_logdet).abs().max()),
+        "logdet": float((logdet - exact_logdet).abs().max()),
         "round_trip": float((back - x).abs().max()),
-        "round_trip_float64": float((exact_back - x.double().cpu()).abs().max()),
+        "round_trip_float64": float((exact_back - x.double()).abs().max()),
     }
 
 

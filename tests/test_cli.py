@@ -187,8 +187,58 @@ def test_verify_is_green_and_can_be_red(run, capsys, monkeypatch):
     monkeypatch.setattr(ActNorm, "forward", forgetful)
     assert main(["verify", str(run)]) == 1
     said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith("WRONG: ") and "actnorm ActNorm" in said and "the whole map" in said
-    assert "Conv1x1" not in said
+    assert said.startswith("WRONG: ") and "actnorm ActNorm" in said and "Conv1x1" not in said
+
+
+def test_verify_checks_the_map_as_it_runs(run, capsys, monkeypatch):
+    """Fused steps, not layers, are what trains: an error there is found in the whole map."""
+    from glowlite import fused
+
+    steps = fused.run
+
+    def forgetful(*args):
+        y, logdet = steps(*args)
+        return y, logdet + 1e-3
+
+    monkeypatch.setattr(fused, "run", forgetful)
+    assert main(["verify", str(run)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "WRONG: the whole map, 4×8"
+
+
+def test_a_full_verification_goes_on_where_it_was_stopped(run, capsys, monkeypatch):
+    from glowlite import verify
+
+    differentiate, done = torch.autograd.grad, []
+
+    def interrupted(y, x, seeds, **more):
+        done.append(len(seeds))
+        if len(done) == stop:
+            raise KeyboardInterrupt
+        return differentiate(y, x, seeds, **more)
+
+    images = torch.randint(256, (1, 3, 16, 16), dtype=torch.uint8)
+    model = glowlite.load(run)
+    monkeypatch.setattr(verify.torch.autograd, "grad", interrupted)
+    stop = 4
+    with pytest.raises(KeyboardInterrupt):
+        verify.verify_map(model, images, full=True, folder=run)
+    (kept,) = run.glob("jacobian-*.npy")
+    assert np.isfinite(np.load(kept)).all(1).sum() == 3 * 128
+    stop, done[:] = None, []
+    line = verify.verify_map(model, images, full=True, folder=run)
+    assert line.ok and done == [128] * 3 and not list(run.glob("jacobian-*"))
+    verify.verify_map(model, 255 - images, full=True, folder=run)
+    assert len(done) == 3 + 6, "another image is another matrix"
+
+
+def test_held_out_images_steer_a_run(tmp_path, capsys):
+    assert main([*TRAIN, "--holdout", "--out", str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().out
+    assert "216 training, 24 held-out, 60 test images" in said and "test: " in said
+    rows = [json.loads(r) for r in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["test"]["images"] == 60 and rows[-1]["held_out"]["images"] == 24
+    assert sum("test" in row for row in rows) == 1
+    assert main(["resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
 
 
 def test_info_draws_live_shapes(run, capsys):

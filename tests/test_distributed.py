@@ -41,7 +41,9 @@ def gradients(folder, world, batch):
     with torch.no_grad():  # away from the zero initialisation, where gradients of nets vanish
         for i, p in enumerate(run.model.parameters()):
             p += 0.05 * torch.randn(p.shape, generator=seeded(i))
-    bits, norm = training.backward(run, training.Batches(train_set, run.config, world), world)
+    batches = training.Batches(train_set, run.config, world)
+    given = training.inputs(run, batches, world)
+    bits, norm = training.gradients(run, world, run.model.loss, *given)
     found = {name: p.grad.clone() for name, p in run.model.named_parameters()}
     return start, found, torch.tensor([float(bits), float(norm)])
 

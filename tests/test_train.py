@@ -463,10 +463,31 @@ def test_what_cannot_be_had_is_said_and_done_without(tmp_path, monkeypatch):
         return compiled
 
     monkeypatch.setattr(torch, "compile", broken)
-    run = begin(tmp_path / "a", epochs=0.2, compile=True, compile_scope="loss")
-    _, lines = go(run)
-    assert lines[0] == "compile: not possible here (RuntimeError); training without it"
-    assert run.step > 0
+    for scope in ("steps", "loss"):
+        run = begin(tmp_path / scope, epochs=0.2, compile=True, compile_scope=scope)
+        _, lines = go(run)
+        assert lines[0] == "compile: not possible here (RuntimeError); training without it"
+        assert run.step > 0
+
+
+def test_the_steps_are_compiled_and_nothing_else_is(tmp_path, monkeypatch, straight):
+    """A compiler that only counts: the steps go through it, evaluations do not."""
+    calls = []
+
+    def counting(function, **options):
+        assert options == {"mode": "default", "dynamic": False}
+
+        def compiled(*args):
+            calls.append(args[0].shape[0] if function.__name__ != "told" else None)
+            return function(*args)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", counting)
+    run = begin(tmp_path / "a", compile=True)
+    go(run)
+    assert calls and set(calls) == {16}, "training batches, never the 20 images of an evaluation"
+    assert same(state(tmp_path / "a"), state(straight[0]))
 
 
 def test_a_class_conditional_model_trains(tmp_path):
