@@ -231,6 +231,13 @@ class Page:
     def output(self, cell: WebElement) -> str:
         return "\n".join(e.text for e in self.all(".jp-OutputArea-output", cell))
 
+    def sideways(self) -> list[str]:
+        """What one would have to scroll sideways to read."""
+        return self.driver.execute_script(
+            "return [...document.querySelectorAll('.cm-scroller, .jp-OutputArea-output')]"
+            ".filter(e => e.scrollWidth > e.clientWidth + 2).map(e => e.textContent)"
+        )
+
     def shot(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
         assert self.driver.save_screenshot(str(SHOTS / f"{name}.png"))
@@ -242,6 +249,7 @@ def test_a_notebook_runs_its_slider_moves_and_its_formula_is_graded(driver, addr
     page.run_all()
     assert page.all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']") == []
     assert page.all(".jp-RenderedHTMLCommon mjx-container"), "no formula was rendered"
+    assert page.sideways() == []
 
     cell = page.cell("FloatSlider")
     (handle,), (readout,) = page.all(".noUi-handle", cell), page.all(".widget-readout", cell)
@@ -276,6 +284,7 @@ def test_a_notebook_runs_its_slider_moves_and_its_formula_is_graded(driver, addr
 def test_question_1_is_answered_wrong_and_right(driver, address):
     page = Page(driver, address, "11_questions")
     page.run_all()
+    assert page.sideways() == []
     cell = page.cell('QuestionPanel("1")')
     page.wait(lambda: page.all("input[type=text]", cell), "no panel")
     (formula,), (words,) = page.all("input[type=text]", cell), page.all("textarea", cell)

@@ -1,5 +1,7 @@
 """The fingerprint of a figure: blind to the last bits, not to a wrong curve."""
 
+import io
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -252,3 +254,20 @@ def test_predict_asks_and_folds_the_answer():
         predict("?", ["yes"], 0, "")
     with pytest.raises(ValueError, match="0 to 1"):
         predict("?", ["yes", "no"], 2, "")
+
+
+def test_a_title_above_an_axis_of_fixed_aspect_is_not_cut_off(monkeypatch):
+    shown = []
+    shell = "IPython.core.interactiveshell.InteractiveShell.initialized"
+    monkeypatch.setattr(shell, lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, **_: shown.append(data))
+    with matplotlib.rc_context():
+        style.use()
+        fig, axes = plt.subplots(1, 3, figsize=(8, 3.1))
+        for ax in axes:
+            ax.imshow(np.eye(24))
+            ax.set(title="two lines\nof a title", xticks=[], yticks=[])
+        show(fig, "Three matrices of ones, each below a title of two lines.")
+    picture = plt.imread(io.BytesIO(shown[0]["image/png"]))[..., :3]
+    edges = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
+    assert all((edge == 1).all() for edge in edges)

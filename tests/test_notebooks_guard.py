@@ -150,6 +150,8 @@ WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "ab"}, "text/
         (_one_by_one, "execution count 2; it should be 1"),
         (_cell(9, source=""), "an empty code cell"),
         (_add(9, ";"), "trailing ;"),
+        (_add(9, "  # " + "x" * 100), "a line of code with 109 characters"),
+        (_stream("stdout", "x" * 101), "a line of output with 101 characters"),
         (_add(9, "\nfrom IPython.display import clear_output"), "clear_output"),
         (_cell(9, source="%%capture\n1 + 1"), "%capture"),
         (_add(9, "\n# NBVAL_SKIP"), "nbval comment"),

@@ -15,6 +15,8 @@ from tools.notebooks import CHECK
 WORDS = 1500
 CELLS = (25, 40)
 BYTES = 1_000_000
+COLUMNS = 100
+"""Of code and of printed lines: what JupyterLab shows beside its sidebar, in 1280 pixels."""
 SHORT = {"00"}
 """Notebooks that may be shorter than `CELLS` and need no exercise of their own."""
 
@@ -175,6 +177,11 @@ def _code(cell: NotebookNode, number: int, image_before: bool):
         yield f"execution count {cell.execution_count}; it should be {number}"
     if not cell.source.strip():
         yield "an empty code cell"
+    printed = "".join(o.text for o in cell.outputs if o.output_type == "stream")
+    for what, text in (("code", cell.source), ("output", printed)):
+        longest = max(map(len, text.splitlines()), default=0)
+        if longest > COLUMNS:
+            yield f"a line of {what} with {longest} characters; at most {COLUMNS}"
     for pattern, sentence in _SOURCE.items():
         if re.search(pattern, cell.source):
             yield sentence

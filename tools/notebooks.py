@@ -81,6 +81,7 @@ def execute(book: NotebookNode, folder: Path = FOLDER, timeout: int = 600) -> No
             timeout=timeout,
             kernel_name="python3",
             record_timing=False,
+            coalesce_streams=True,  # or the parts that a text comes in differ from run to run
             resources={"metadata": {"path": str(folder)}},
         ).execute()
     finally:

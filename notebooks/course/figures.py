@@ -54,7 +54,8 @@ def show(fig: Figure, alt: str, *, digits: int = 4, unstable: Iterable[Artist] =
         plt.close(fig)
         return
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", metadata={"Software": None})
+    # Around all that is drawn: a title above an axis of fixed aspect would else be cut off.
+    fig.savefig(buffer, format="png", metadata={"Software": None}, bbox_inches="tight")
     plt.close(fig)  # or the inline backend would show it a second time, without words
     # JupyterLab gives an image output no alt attribute (nbconvert's classic template does, from
     # the metadata), so the words follow as a fold that a screen reader reaches next.
