@@ -216,7 +216,8 @@ def steps_an_epoch(config: TrainConfig, n: int) -> int:
     return max(1, round((config.epoch_images or n) / config.batch))
 
 
-def _assemble(folder: Path, config: TrainConfig, model: FlowModel, n: int, device: Any) -> Run:
+def assemble(folder: Path, config: TrainConfig, model: FlowModel, n: int, device: Any) -> Run:
+    """A run of `model`, for n training images, with its average and optimiser; nothing is written."""
     model.to(device)
     per_epoch = 1 - 1 / steps_an_epoch(config, n)
     optimizer = make_optimizer(
@@ -260,7 +261,7 @@ def start(
     built = build(options)  # a bad option is told before anything is written
     if world.first:
         _make_folder(folder, force)
-    run = _assemble(folder, config, built, len(train), world.device)
+    run = assemble(folder, config, built, len(train), world.device)
     batches = Batches(train, config, world)
     images, labels = batches.take(batches.rows(0, min(config.init_images, len(train))))
     built.initialize(images, _classes(built, labels), generator=_generator(run, _INIT))
@@ -305,7 +306,7 @@ def restart(folder: str | Path, train: ImageSet, world: World, **changes: Any) -
             f"{train.name} holds other images than when {folder} was started; "
             "start a new run, or give it the old data"
         )
-    run = _assemble(folder, config, build(saved["model"]), len(train), world.device)
+    run = assemble(folder, config, build(saved["model"]), len(train), world.device)
     run.load()
     if world.first:
         # Rows written after the last save would otherwise stand twice.

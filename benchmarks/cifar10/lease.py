@@ -1,0 +1,325 @@
+"""The CIFAR-10 runs on a machine that starts bare, takes short commands and is soon given back.
+
+Here, where the data are:
+
+    python benchmarks/cifar10/lease.py pack --from PACKED     two halves in .lease/, and the limits
+    python benchmarks/cifar10/lease.py plan                   the rows of commands, with minutes
+
+There, in a copy of this repository (each command is one call, and needs no second one to end):
+
+    lease.py unpack .lease/1            originals and decoded pixels, checked; again with .lease/2
+    lease.py start NAME "a10" "sampling"    runs of run.py one after the other, detached
+    lease.py wait NAME --seconds 540    until they end, or the seconds are over
+    lease.py collect --out FOLDER       results, logs and pictures, small enough to travel
+
+Everything there lies in one folder outside the repository (--work).  A run that is stopped by the
+clock has saved itself and goes on with the same `start`.  Only the standard library is needed
+here, and there what glowlite needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = Path(tempfile.gettempdir()) / "glow-lease"
+CARRY = ROOT / ".lease"
+MIB = 2**20
+#: Of one call: the working tree with what is carried; one file that comes back.
+CALL, BACK = 64 * MIB, 16 * MIB
+HALVES = (
+    ("data_batch_1", "data_batch_2", "data_batch_3"),
+    ("data_batch_4", "data_batch_5", "test_batch"),
+)
+SUFFIX, UNPACKER = ".cfx", "cfx.py"
+MANIFEST = "manifest.json"
+
+
+def sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_bytes(root: Path) -> int:
+    """What a copy of the repository weighs: tracked files, and untracked ones not ignored."""
+    asked = ["git", "-C", str(root), "ls-files", "-z", "-co", "--exclude-standard"]
+    names = subprocess.run(asked, capture_output=True, check=True).stdout.split(b"\0")
+    paths = [root / os.fsdecode(name) for name in names if name]
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def pack(source: Path, carry: Path, root: Path = ROOT, limit: int = CALL) -> list[Path]:
+    """Copy the packed files into carry/1 and carry/2, with what unpacks them and the commit.
+
+    The folder ignores itself, so that nothing in it is ever committed.
+
+    Raises FileNotFoundError for a missing file, ValueError if a half and the tree exceed `limit`.
+    """
+    asked = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    changed = ["git", "-C", str(root), "status", "--porcelain", "--", "glowlite", "benchmarks"]
+    if subprocess.run(changed, capture_output=True, text=True).stdout.strip():
+        commit += " with changes"
+    carry.mkdir(parents=True, exist_ok=True)
+    (carry / ".gitignore").write_text("*\n")
+    made, tree = [], tree_bytes(root)
+    for number, names in enumerate(HALVES, 1):
+        half = carry / str(number)
+        shutil.rmtree(half, ignore_errors=True)
+        half.mkdir()
+        for name in (UNPACKER, *(name + SUFFIX for name in names)):
+            shutil.copyfile(source / name, half / name)
+        sums = {path.name: sha256(path) for path in sorted(half.iterdir())}
+        content = {"commit": commit, "files": sums, "batches": names}
+        (half / MANIFEST).write_text(json.dumps(content, indent=1) + "\n")
+        size = tree + sum(path.stat().st_size for path in half.iterdir())
+        if size > limit:
+            raise ValueError(
+                f"{half.name}: {size / MIB:.1f} MiB with the repository's {tree / MIB:.1f}; "
+                f"a call takes {limit / MIB:.0f}"
+            )
+        print(f"{half}: {size / MIB:.1f} MiB with the repository, of {limit / MIB:.0f}")
+        made.append(half)
+    return made
+
+
+def unpack(half: Path, work: Path) -> list[str]:
+    """Check a half, and write its original batches to work/data; -> their names.
+
+    Once both halves are there the loader decodes all of them, which checks the published sums.
+
+    Raises ValueError for a file that is damaged or missing.
+    """
+    content = json.loads((half / MANIFEST).read_text())
+    for name, known in content["files"].items():
+        path = half / name
+        if not path.is_file() or sha256(path) != known:
+            raise ValueError(f"{path} is missing or damaged; carry it again")
+    data = work / "data" / "cifar-10-batches-py"
+    data.mkdir(parents=True, exist_ok=True)
+    (work / "commit").write_text(content["commit"])
+    command = [sys.executable, str(half / UNPACKER), "unpack", str(half), str(data)]
+
+    def one(name: str) -> str:
+        done = subprocess.run([*command, name], capture_output=True, text=True)
+        if done.returncode:
+            raise ValueError(f"{name} could not be unpacked: {done.stderr.strip()[-300:]}")
+        return name
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(one, content["batches"]))
+
+
+def decode(work: Path) -> str:
+    """Decode what is complete into work/cache, checking the published sums -> what there is."""
+    from glowlite.data import DataError, load
+
+    try:
+        sets = [
+            load("cifar10", split, data_dir=work / "data", cache_dir=work / "cache")
+            for split in ("fit", "valid", "test")
+        ]
+    except DataError as error:
+        return f"not all there yet: {error}"
+    return ", ".join(f"{s.split} {len(s):,}" for s in sets)
+
+
+def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
+    """Launch the runs one after the other, detached, from a copy of the code -> the process.
+
+    They end with their work or when the seconds are over: a training run then saves itself.
+
+    Raises RuntimeError if a job of that name is running.
+    """
+    job = work / "jobs" / name
+    if (job / "pid").exists() and not (job / "code").exists():
+        raise RuntimeError(f"{name} is running; wait for it")
+    job.mkdir(parents=True, exist_ok=True)
+    (job / "code").unlink(missing_ok=True)
+    code = work / "code"
+    if not code.exists():  # the copy a call brought may change under a run, this one does not
+        for folder in ("glowlite", "benchmarks"):
+            skip = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / folder, code / folder, ignore=skip)
+    where = ["--data-dir", "data", "--cache-dir", "cache", "--runs", "runs", "--results", "results"]
+    where = [word if word.startswith("--") else str(work / word) for word in where]
+    lines = []
+    for run in runs:
+        before, dashes, after = run.partition(" -- ")
+        words = [sys.executable, "-u", "-m", "benchmarks.cifar10.run", *shlex.split(before)]
+        lines.append(shlex.join(words + where) + (f" -- {after}" if dashes else ""))
+    # A failed run does not stop the next; the time limit stops them all.
+    script = job / "run.sh"
+    script.write_text("trap 'exit 143' TERM\n" + "\n".join(lines) + "\n")
+    limited = shlex.join(["timeout", "--kill-after=45", str(seconds), "sh", str(script)])
+    commit = work / "commit"
+    environment = dict(os.environ, PYTHONPATH=str(code), PYTHONUNBUFFERED="1", MPLBACKEND="Agg")
+    if commit.exists():
+        environment["GLOWLITE_COMMIT"] = commit.read_text()
+    with open(job / "log", "ab") as log:
+        process = subprocess.Popen(
+            ["sh", "-c", f"{limited}; echo $? > {shlex.quote(str(job / 'code'))}"],
+            cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+    (job / "pid").write_text(str(process.pid))
+    return process.pid
+
+
+def wait(name: str, work: Path, seconds: float, lines: int = 40) -> int | None:
+    """Wait for a job's end, or so many seconds; print the end of its log -> its code, or None."""
+    job = work / "jobs" / name
+    deadline = time.monotonic() + seconds
+    while not (job / "code").exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    text = (job / "log").read_text(errors="replace").replace("\r", "\n")
+    shown = [line for line in text.splitlines() if line.strip()]
+    print("\n".join(shown[-lines:]))
+    code = (job / "code").read_text().strip() if (job / "code").exists() else ""
+    print(f"{name}: " + (f"ended with {code}" if code else "still running"), flush=True)
+    return int(code) if code else None
+
+
+def collect(out: Path, work: Path, limit: int = BACK) -> list[Path]:
+    """Results, logs, and each run's curves, settings and last samples in one archive; and averaged
+    weights where they are small enough to travel.
+
+    Raises ValueError if the archive is larger than `limit`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    archive = out / "results.tar.gz"
+    with tarfile.open(archive, "w:gz") as file:
+        for path in sorted((work / "results").glob("*")):
+            file.add(path, path.name)
+        for path in sorted((work / "jobs").glob("*/log")):
+            file.add(path, f"{path.parent.name}.log")
+        for run in sorted((work / "runs").glob("*")):
+            last = sorted((run / "samples").glob("*.png"))[-1:]
+            for path in [run / "config.json", run / "metrics.jsonl", run / "curve.png", *last]:
+                if path.exists():
+                    file.add(path, f"runs/{run.name}/{path.name}")
+    if archive.stat().st_size > limit:
+        raise ValueError(f"{archive.name} is {archive.stat().st_size / MIB:.1f} MiB, too large")
+    made = [archive]
+    for weights in sorted((work / "runs").glob("*/ema.safetensors"))[:6]:
+        if weights.stat().st_size <= limit:
+            made.append(out / f"{weights.parent.name}.safetensors")
+            shutil.copyfile(weights, made[-1])
+        else:
+            print(f"{weights.parent.name}: weights of {weights.stat().st_size / MIB:.0f} MiB stay")
+    return made
+
+
+# -- the plan ----------------------------------------------------------------------------------
+
+_THERE = "python3 benchmarks/cifar10/lease.py"
+_FIRST = (2.5, "1", f"{_THERE} unpack .lease/1")  # with the machine's start
+#: lease -> (minutes, the half that is carried, the command); minutes are estimates.
+PLANS: dict[str, list[tuple[float, str, str]]] = {
+    "1 throughput, memory, sampling: what is fast": [
+        _FIRST,
+        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start what throughput sampling memory "
+         f"--seconds 1000 && {_THERE} wait what --seconds 500"),
+        (9, "", f"{_THERE} wait what --seconds 530; {_THERE} collect --out $OUT"),
+        (5, "", f"{_THERE} start tune 'a10 --name lr5e-4 --minutes 1.5 -- --lr 5e-4' "
+         f"'a10 --name lr2e-3 --minutes 1.5 -- --lr 2e-3' --seconds 270 && "
+         f"{_THERE} wait tune --seconds 280; {_THERE} collect --out $OUT"),
+    ],
+    "2 track A in ten minutes, and the dense Jacobian of what it trained": [
+        _FIRST,
+        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start a a10 'verify --of runs/a10-seed0' "
+         f"--seconds 1400 && {_THERE} wait a --seconds 500"),
+        (9, "", f"{_THERE} wait a --seconds 530; {_THERE} collect --out $OUT"),
+        (7, "", f"{_THERE} wait a --seconds 400; {_THERE} collect --out $OUT"),
+    ],
+    "3 track A, as long as a lease is": [
+        _FIRST,
+        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start a 'a25 --minutes 22' "
+         f"--seconds 1500 && {_THERE} wait a --seconds 500"),
+        (9, "", f"{_THERE} wait a --seconds 530; {_THERE} collect --out $OUT"),
+        (8, "", f"{_THERE} wait a --seconds 440; {_THERE} collect --out $OUT"),
+    ],
+    "4 track B: as lease 3, with b25 for a25": [],
+    "5 figure 3": [
+        _FIRST,
+        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start f 'figure3 --minutes 3' "
+         f"--seconds 1500 && {_THERE} wait f --seconds 500"),
+        (9, "", f"{_THERE} wait f --seconds 530; {_THERE} collect --out $OUT"),
+        (8, "", f"{_THERE} wait f --seconds 440; {_THERE} collect --out $OUT"),
+    ],
+    "6 RealNVP beside Glow": [
+        _FIRST,
+        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start r 'ancestors --minutes 10' "
+         f"--seconds 1500 && {_THERE} wait r --seconds 500"),
+        (9, "", f"{_THERE} wait r --seconds 530; {_THERE} collect --out $OUT"),
+        (7, "", f"{_THERE} wait r --seconds 400; {_THERE} collect --out $OUT"),
+    ],
+}  # fmt: skip
+
+
+def plan() -> str:
+    """Every lease as a row of calls: minutes, what to carry, the command."""
+    lines = ["Here, once: " + _THERE + " pack --from PACKED (then commit nothing in between)", ""]
+    for lease, calls in PLANS.items():
+        total = sum(minutes for minutes, _, _ in calls)
+        lines.append(f"{lease}" + (f" ({total:g} minutes)" if calls else ""))
+        for minutes, half, command in calls:
+            carried = f"carry .lease/{half}" if half else "carry nothing"
+            lines += [f"  {minutes:g} min, {carried}:", f"    {command}"]
+        lines.append("")
+    lines.append("A call follows the last within seconds; what came back is unpacked into")
+    lines.append("results/cifar10 with: tar -xzf results.tar.gz -C results/cifar10")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    made = {name: verbs.add_parser(name) for name in ("pack", "unpack", "start", "wait", "collect")}
+    verbs.add_parser("plan")
+    made["pack"].add_argument("--from", dest="source", type=Path, required=True)
+    made["pack"].add_argument("--into", dest="carry", type=Path, default=CARRY)
+    made["unpack"].add_argument("half", type=Path)
+    made["start"].add_argument("name")
+    made["start"].add_argument("runs", nargs="+", help="arguments of run.py, each in quotes")
+    made["start"].add_argument("--seconds", type=int, default=1500)
+    made["wait"].add_argument("name")
+    made["wait"].add_argument("--seconds", type=float, default=540)
+    made["collect"].add_argument("--out", type=Path, required=True)
+    for name in ("unpack", "start", "wait", "collect"):
+        made[name].add_argument("--work", type=Path, default=WORK)
+    options = parser.parse_args(arguments)
+    if options.verb == "pack":
+        pack(options.source, options.carry)
+    elif options.verb == "unpack":
+        print("unpacked", ", ".join(unpack(options.half, options.work)))
+        sys.path.insert(0, str(ROOT))
+        print(decode(options.work), flush=True)
+    elif options.verb == "start":
+        print("started, process", start(options.name, options.runs, options.work, options.seconds))
+    elif options.verb == "wait":
+        wait(options.name, options.work, options.seconds)
+    elif options.verb == "collect":
+        for path in collect(options.out, options.work):
+            print(f"{path.name}: {path.stat().st_size / MIB:.2f} MiB")
+    else:
+        print(plan())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

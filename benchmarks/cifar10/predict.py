@@ -1,0 +1,196 @@
+"""What the arithmetic and the bytes of a training step allow on one GPU, before measuring.
+
+    python -m benchmarks.cifar10.predict                     the table in results/cifar10/README.md
+    python -m benchmarks.cifar10.predict --depth 16 --width 760
+
+The model is a roofline: each operation takes as long as its arithmetic at the rate of a large
+matrix product, or as its bytes at the bandwidth of a large copy, whichever is longer, and one
+follows the other.  Counted are the coupling nets, 98 % of a step's arithmetic: per step of flow
+three products forward, for each the gradients of its input and of its weights, and the passes
+over the two hidden layers.  Around them, in float32, every pass over the C channels of the flow.
+
+Two ways of running the same function bracket what can be had:
+
+fused      ReLU, its gradient and the actnorms are done where a product is written or read: a
+           hidden layer is written once and read once by each product that needs it
+unfused    each of those is a pass of its own, one read and one write
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from glowlite import Glow
+from glowlite.glow import GlowConfig
+
+BATCHES = (64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class Device:
+    """flops: of a large bf16 product a second; bandwidth: bytes a second, read and written;
+    launch: seconds a kernel launched from Python takes the host; memory: bytes."""
+
+    name: str
+    flops: float
+    bandwidth: float
+    launch: float
+    memory: float
+
+
+#: Rate and bandwidth as measured on one such card (an 8192³ product of random numbers; a large
+#: copy).  The launch is an assumption, to be replaced by the measurement.
+H100 = Device("NVIDIA H100 80GB HBM3", 798e12, 3.0e12, 6e-6, 78 * 2**30)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of one operation on one image: floating-point operations, and bytes that must move."""
+
+    flops: float
+    moved: float
+
+    def seconds(self, device: Device, images: int) -> float:
+        """The longer of the two, for a batch."""
+        return images * max(self.flops / device.flops, self.moved / device.bandwidth)
+
+
+def net_work(config: GlowConfig, fused: bool, net_bytes: int = 2) -> Iterator[Work]:
+    """Every operation of a training step, per image: forward, then both gradients.
+
+    net_bytes: of a number in the nets, 2 for bf16.  The weights' own bytes do not depend on the
+    batch and are left out here, see `step_seconds`.
+    """
+    c, h, w = config.shape
+    width, affine = config.width, config.coupling == "affine"
+    for _ in range(config.levels):
+        c, h, w = 4 * c, h // 2, w // 2
+        pixels = h * w
+        products = ((c // 2, 9), (width, 1), (width, 9))
+        outs = (width, width, c if affine else c // 2)
+        for _ in range(config.depth):
+            for (c_in, taps), c_out in zip(products, outs, strict=True):
+                flops = 2.0 * pixels * taps * c_in * c_out
+                moved = net_bytes * pixels * (c_in + c_out)
+                yield from (Work(flops, moved),) * 3
+            if not fused:  # actnorm and ReLU forward, their gradients: two layers, four passes
+                yield Work(0.0, 2 * 4 * 2 * net_bytes * pixels * width)
+            # Actnorm with the 1×1 product, and the coupling: forward, and about twice back.
+            yield Work(2.0 * 3 * pixels * c * c, 3 * 2 * 2 * 4 * pixels * c)
+        c //= 2
+
+
+def parameters(config: GlowConfig) -> int:
+    """Weights of the coupling nets and 1×1 convolutions, without the small vectors."""
+    c, total, out = config.shape[0], 0, config.coupling == "affine"
+    for _ in range(config.levels):
+        c *= 4
+        last = c if out else c // 2
+        total += config.depth * (config.width * (9 * c // 2 + config.width + 9 * last) + c * c)
+        c //= 2
+    return total
+
+
+def step_seconds(config: GlowConfig, device: Device, batch: int, fused: bool) -> float:
+    """A training step of `batch` images, launches not counted.
+
+    Adam reads weight, gradient and two moments and writes three of them, the average reads two
+    and writes one, all in float32: 40 bytes a weight, whatever the batch.
+    """
+    nets = sum(work.seconds(device, batch) for work in net_work(config, fused))
+    return nets + 40 * parameters(config) / device.bandwidth
+
+
+def training_flops(config: GlowConfig) -> float:
+    """Floating-point operations of one training image: forward once, backward twice."""
+    return sum(work.flops for work in net_work(config, fused=True))
+
+
+class _Count(TorchDispatchMode):
+    """Counts operations that compute; views are free."""
+
+    VIEWS = {
+        "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "slice",
+        "select", "unfold", "split", "chunk", "detach", "alias", "as_strided", "diagonal",
+        "unsqueeze", "squeeze", "_reshape_alias", "split_with_sizes", "unbind", "movedim",
+    }  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket.__name__ not in self.VIEWS:
+            self.found += 1
+        return function(*args, **(kwargs or {}))
+
+
+def launches(levels: int, depth: int, fast: bool = True) -> int:
+    """Operations of one forward and backward pass, each about one kernel: counted on a CPU.
+
+    Their number depends on how the step is written, not on how wide it is.
+    """
+    side = 2**levels
+    model = Glow(shape=(3, side, side), levels=levels, depth=depth, width=4)
+    images = torch.zeros(2, 3, side, side, dtype=torch.uint8)
+    images[1] = 255
+    model.initialize(images, noise=torch.rand(images.shape))
+    model.fast = fast
+    model.set_net_dtype(torch.bfloat16)
+    with _Count() as count:
+        model.loss(images, noise=torch.full(images.shape, 0.5))[0].backward()
+    return count.found
+
+
+def activation_bytes(config: GlowConfig, net_bytes: int = 2) -> float:
+    """What back-propagation keeps of one image in the default mode: both hidden layers of each
+    net, and about five float32 numbers a channel and pixel of the flow."""
+    c, h, w = config.shape
+    total = 0.0
+    for _ in range(config.levels):
+        c, h, w = 4 * c, h // 2, w // 2
+        total += config.depth * h * w * (2 * config.width * net_bytes + 5 * 4 * c)
+        c //= 2
+    return total
+
+
+def table(config: GlowConfig, device: Device = H100) -> str:
+    """Markdown: predicted images a second at each batch, and what was measured: nothing yet."""
+    count = {fast: launches(config.levels, config.depth, fast) for fast in (True, False)}
+    flops, kept = training_flops(config), activation_bytes(config)
+    lines = [
+        f"{flops / 1e9:.1f} GFLOP a training image; at {device.flops / 1e12:.0f} TFLOP/s no more "
+        f"than {device.flops / flops:,.0f} images/s.",
+        f"Operations of a forward and backward pass: {count[True]:,} fused, {count[False]:,} layer "
+        f"by layer; at {device.launch * 1e6:.0f} µs each the host needs "
+        f"{1e3 * device.launch * count[True]:.0f} and {1e3 * device.launch * count[False]:.0f} ms "
+        "a step where nothing replays them.",
+        f"Kept for the way back: {kept / 2**20:.1f} MiB an image; {device.memory / 2**30:.0f} GiB "
+        f"hold about {int(0.9 * device.memory / kept):,} images.",
+        "",
+        "| batch | bound, fused | bound, unfused | eager: not above | measured |",
+        "|---|---|---|---|---|",
+    ]
+    for batch in BATCHES:
+        fused, unfused = (step_seconds(config, device, batch, f) for f in (True, False))
+        eager = max(unfused, device.launch * count[True])
+        speeds = [f"{batch / t:,.0f}" for t in (fused, unfused, eager)]
+        lines.append(f"| {batch} | " + " | ".join(speeds) + " | not measured |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name, value in (("levels", 3), ("depth", 32), ("width", 512)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    options = parser.parse_args()
+    print(table(GlowConfig(shape=(3, 32, 32), **vars(options))))
+
+
+if __name__ == "__main__":
+    main()
