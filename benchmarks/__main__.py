@@ -3,9 +3,9 @@
     python -m benchmarks                               everything, into results/speed
     python -m benchmarks --parts speed --depth 8 --only floor glowlite --out /tmp/try
 
-Each part is written as soon as it is measured: speed.json, table.txt and speed.png.  A part that
-is not asked for keeps what the folder's speed.json has, if that is of the same commit, device and
-setting.
+speed.json holds each part as soon as it is measured; table.txt and speed.png are made from it at
+the end, or by `python -m benchmarks.report`. A part that is not asked for keeps what the folder's
+speed.json has, if that is of the same commit, device and setting.
 """
 
 from __future__ import annotations
@@ -49,24 +49,25 @@ def main() -> None:
     setting = asdict(speed.setting_of(options, 0))
     del setting["depth"]
     about = surroundings(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    command = about.pop("command")
     about |= {"left_out": left_out(), "setting": {**setting, "shape": list(setting["shape"])}}
     file = options.out / "speed.json"
     before = read_json(file) if file.exists() else {}
     kept = all(before.get(key) == about[key] for key in SAME)
     result = {**(before if kept else {}), **about}
 
-    def done() -> None:
+    def done(part: str) -> None:
+        result["commands"] = {**result.get("commands", {}), part: command}
         options.out.mkdir(parents=True, exist_ok=True)
         write_json(file, result)
-        report.write(result, options.out)
 
     if "speed" in options.parts:
         result["speed"] = speed.run(options)
-        done()
+        done("speed")
     if "memory" in options.parts:
         names = [n for n in memory.default_names() if n in options.only]
         result["memory"] = memory.measure(names, options.memory_depth, options)
-        done()
+        done("memory")
     if "exactness" in options.parts:
         result["whole"] = [exactness.whole(name) for name in ("glowlite", *PEERS)]
         result["exactness"] = []
@@ -74,7 +75,8 @@ def main() -> None:
         for depth in options.depth:
             setting_ = speed.setting_of(exact, depth)
             result["exactness"] += exactness.measure(setting_, options.exact_steps)
-        done()
+        done("exactness")
+    report.write(result, options.out)
     print("\n" + report.text(result), end="")
 
 

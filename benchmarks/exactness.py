@@ -84,7 +84,7 @@ def in_double(program: Program) -> Program:
 
 
 def errors(program: Program, x: Tensor, exact: tuple[Tensor, list[Tensor]]) -> dict[str, Any]:
-    """Round trip, log-det and gradient against (log-det, gradient) in float64."""
+    """Round trip, log-det and gradient against (log-det, gradient) in float64; None: not finite."""
     latents, logdet = program.encode(x)  # with autograd's graph: memory modes need it to differ
     logdet = logdet.detach()
     with torch.no_grad():
@@ -94,12 +94,13 @@ def errors(program: Program, x: Tensor, exact: tuple[Tensor, list[Tensor]]) -> d
     found = gradient(program, x)
     squared = [(((g - e) ** 2).sum(), (e**2).sum()) for g, e in zip(found, exact[1], strict=True)]
     wrong, size = (math.sqrt(float(sum(terms))) for terms in zip(*squared, strict=True))
-    return {
+    row = {
         "bits_per_dim": float(bits) + program.setting.n_bits,
         "round_trip": float((back - x).abs().max()),
         "logdet": float((logdet - exact[0]).abs().max()),
         "gradient": wrong / size,
     }
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 
 def measure(

@@ -73,7 +73,8 @@ class _TakesContext(nn.Module):
 class Nflows(Program):
     """ActNorm, OneByOneConvolution and AffineCouplingTransform in a MultiscaleCompositeTransform.
 
-    nflows has no convolutional net of this shape; it gets the floor's.
+    nflows has no convolutional net of this shape; it gets the floor's. Its 1×1 starts as the
+    identity, its own default: from its random start, samples are not finite at K = 32.
     """
 
     family = "peer"
@@ -94,13 +95,13 @@ class Nflows(Program):
             for _ in range(setting.depth):
                 layers += [
                     transforms.ActNorm(c),
-                    transforms.OneByOneConvolution(c, identity_init=False),
+                    transforms.OneByOneConvolution(c),
                     transforms.AffineCouplingTransform(create_mid_split_binary_mask(c), net),
                 ]
             multiscale.add_transform(transforms.CompositeTransform(layers), shape)
         about = (
-            "no learned priors; 1×1 as two matrix products with a bias; scale sigmoid + 0.001; "
-            "no output scale in the nets; log-dets in float32"
+            "no learned priors; 1×1 as two matrix products with a bias, the identity at first; "
+            "scale sigmoid + 0.001; no output scale in the nets; log-dets in float32"
         )
         model = Flow(multiscale, StandardNormal([setting.dims]))
         super().__init__("nflows", about, model, setting)

@@ -18,7 +18,6 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from glowlite import Glow
 from glowlite.flow import MEMORY_MODES
-from glowlite.info import parameters
 from glowlite.likelihood import dequantize
 
 PARTS = ("train", "log_prob", "sample")
@@ -136,14 +135,14 @@ class Program:
     @property
     def parameters(self) -> int:
         """Trainable numbers."""
-        return parameters(self.model)
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def net_macs(self) -> int:
         """Multiply-adds of the coupling nets for one image forward, counted live.
 
         Every convolution and matrix product with `width` channels on one side; the flow's own
-        1×1 convolutions and learned priors have none of that size. Edge padding's one extra
-        channel is left out: its map is made once a batch.
+        1×1 convolutions and learned priors have none of that size. Edge padding's extra channel
+        counts where it is convolved with every image, not where its map is made once a batch.
         """
         width = self.setting.width
 

@@ -68,6 +68,11 @@ def speed_table(rows: Rows) -> str:
             line += ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
         body.append(line)
     notes = [f"{row['name']}: {row['about']}; {row['layout']}" for row in rows]
+    notes += [
+        f"{row['name']}: in {row['not_finite']} rounds a log-prob or sample was not finite"
+        for row in rows
+        if row.get("not_finite")
+    ]
     named = {TITLES[part]: best_peer(rows, part) for part in PARTS}
     best = ", ".join(f"{what} {peer}" for what, peer in named.items() if peer)
     rounds = max(len(taken) for row in rows for taken in row["seconds"].values())
@@ -112,10 +117,14 @@ def exactness_table(rows: Rows) -> str:
     """Errors of float32 after training."""
     head = ["", "K", "bits/dim", "round trip", "log-det, nats", "gradient", "= default's"]
     equal = {None: "", True: "yes", False: "no"}
+
+    def number(value: float | None, how: str) -> str:
+        return "not finite" if value is None else format(value, how)
+
     body = [
         [
-            row["name"], str(row["depth"]), f"{row['bits_per_dim']:.3f}",
-            *(f"{row[what]:.1e}" for what in ("round_trip", "logdet", "gradient")),
+            row["name"], str(row["depth"]), number(row["bits_per_dim"], ".3f"),
+            *(number(row[what], ".1e") for what in ("round_trip", "logdet", "gradient")),
             equal[row.get("gradient_equals_default")],
         ]
         for row in rows
@@ -144,7 +153,7 @@ def text(result: dict[str, Any]) -> str:
     setting = result["setting"]
     shape = " × ".join(map(str, setting["shape"]))
     parts = [
-        f"{result['command']}\n"
+        "\n".join(dict.fromkeys(result["commands"].values())) + "\n"
         f"{result['date']}, commit {str(result['commit'])[:7]}"
         f"{' with changes not committed' if result['uncommitted'] else ''}; {device['cpu']} "
         f"({device['instructions']}), {device['threads']} threads; torch {software['torch']}\n"
@@ -195,8 +204,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def _bars(axes: Any, rows: Rows, part: str) -> None:
     shown = rows[::-1]  # matplotlib counts from below
-    for y, row in enumerate(shown):
-        value = quotient(rows, row["name"], part, of="floor")
+    values = [quotient(rows, row["name"], part, of="floor") for row in shown]
+    for y, (row, value) in enumerate(zip(shown, values, strict=True)):
         if value is None:
             axes.text(0.02, y, "as the default mode", va="center", fontsize=8, color="#777777")
             continue
@@ -204,7 +213,7 @@ def _bars(axes: Any, rows: Rows, part: str) -> None:
         axes.text(value + 0.015, y, f"{value:.2f}", va="center", fontsize=8)
     axes.axvline(1, color="#444444", lw=1, ls="--")
     axes.set_yticks(range(len(shown)), [row["name"] for row in shown], fontsize=9)
-    axes.set_xlim(0, 1.22)
+    axes.set_xlim(0, 0.2 + max(1, *(value or 0 for value in values)))
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -218,11 +227,12 @@ def _memory(axes: Any, rows: Rows) -> None:
         family = "glowlite" if name.startswith("glowlite") else "peer"
         mib = [points[k] / MIB for k in depths]
         axes.plot(depths, mib, color=COLOURS[family], marker="o", ms=3.5, lw=1.4)
-        ends.append((mib[-1], f"{name}: {slope(rows, name, 'kept'):.3g} a K", family))
+        ends.append((mib[-1], f"{name}: {slope(rows, name, 'kept'):.3f} a K", family))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(depths, [str(k) for k in depths])
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     axes.set_xlim(depths[0] * 0.85, depths[-1] * 6)
     low, high = axes.get_ylim()
     gap, below = (high / low) ** 0.035, 0.0

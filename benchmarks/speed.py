@@ -64,12 +64,11 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One row a program: what it is, and for each part the seconds of every round.
 
-    One round to warm up is not kept. After `minutes` no further round begins.
-
-    Raises:
-        FloatingPointError: a program's log-prob or sample is not finite, so its time means nothing.
+    One round to warm up is not kept. After `minutes`, counted from the beginning, no further round
+    starts, but three are made in any case.
+    A row's `not_finite` counts the rounds whose log-prob or sample had a NaN or an infinity.
     """
-    programs, rows = [], []
+    programs, rows, began = [], [], time.monotonic()
     for name in names:
         layout, tried = fastest_layout(name, setting)
         program = make(name, setting, layout)
@@ -79,29 +78,28 @@ def measure(
                 "name": name, "family": program.family, "about": program.about, "layout": layout,
                 "layouts_tried": tried, "parameters": program.parameters,
                 "net_macs": program.net_macs(),
-                "seconds": {part: [] for part in program.measured},
+                "seconds": {part: [] for part in program.measured}, "not_finite": 0,
             }
         )  # fmt: skip
         say(f"K {setting.depth}: {name} is ready ({layout})")
     batches = {p.layout: setting.noise_images().contiguous(memory_format=p.layout)
                for p in programs}  # fmt: skip
     for round_ in range(rounds + 1):
-        if round_ == 1:
-            began = time.monotonic()
-        elif round_ > 1 and minutes is not None and time.monotonic() - began > 60 * minutes:
+        if round_ > 3 and minutes is not None and time.monotonic() - began > 60 * minutes:
             break
         for program, row in zip(programs, rows, strict=True):
-            for part, taken in _once(program, batches[program.layout]).items():
-                if round_:
-                    row["seconds"][part].append(taken)
+            taken, finite = _once(program, batches[program.layout])
+            row["not_finite"] += not finite
+            for part in taken if round_ else ():
+                row["seconds"][part].append(taken[part])
         say(f"K {setting.depth}: round {round_} of {rounds}" if round_ else "warm")
     del programs
     gc.collect()
     return rows
 
 
-def _once(program: Program, x: torch.Tensor) -> dict[str, float]:
-    """Seconds of each part, once."""
+def _once(program: Program, x: torch.Tensor) -> tuple[dict[str, float], bool]:
+    """Seconds of each part, once; whether what came out is finite."""
     taken, out = {}, {}
     for part in program.measured:
         began = time.perf_counter()
@@ -112,10 +110,7 @@ def _once(program: Program, x: torch.Tensor) -> dict[str, float]:
                 out[part] = program.log_prob(x) if part == "log_prob" else program.sample(len(x))
         taken[part] = time.perf_counter() - began
     program.optimizer.zero_grad(set_to_none=True)  # the next program may need the memory
-    for part, result in out.items():
-        if not result.isfinite().all():
-            raise FloatingPointError(f"{program.name}: {part} is not finite")
-    return taken
+    return taken, all(bool(result.isfinite().all()) for result in out.values())
 
 
 def quotient(rows: list[dict[str, Any]], name: str, part: str, of: str) -> float | None:
@@ -142,7 +137,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--levels", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--minutes", type=float, default=15.0, help="for all depths together")
+    parser.add_argument("--minutes", type=float, default=20.0, help="for all depths together")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=BUILDERS,
                         default=default_names(), help=", ".join(BUILDERS))  # fmt: skip
 
@@ -156,14 +151,16 @@ def setting_of(arguments: argparse.Namespace, depth: int) -> Setting:
 
 
 def run(arguments: argparse.Namespace, say: Callable[[str], object] = print) -> dict[str, Any]:
-    """{K: rows}; the minutes are shared evenly among the depths."""
-    return {
-        str(depth): measure(
+    """{K: rows}; each depth may use its even share of the minutes that are left."""
+    found, left = {}, 60 * arguments.minutes
+    for done, depth in enumerate(arguments.depth):
+        began = time.monotonic()
+        found[str(depth)] = measure(
             arguments.only, setting_of(arguments, depth), rounds=arguments.rounds,
-            minutes=arguments.minutes / len(arguments.depth), say=say,
-        )
-        for depth in arguments.depth
-    }  # fmt: skip
+            minutes=left / 60 / (len(arguments.depth) - done), say=say,
+        )  # fmt: skip
+        left -= time.monotonic() - began
+    return found
 
 
 def main() -> None:
