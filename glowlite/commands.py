@@ -116,7 +116,8 @@ def _train(
         print(f"stopped and saved at step {run.step}; go on with:\n  glowlite resume {folder}")
         return 130
     latest = run.folder / "samples" / f"{run.step:07d}.png"
-    print(f"test: {result}; every pixel by itself: {run.baseline:.4f}")
+    what = "test" if run.config.test else "held out"
+    print(f"{what}: {result}; every pixel by itself: {run.baseline:.4f}")
     print(f"look at {latest} and {run.folder / 'curve.png'}; then:")
     print(f"  glowlite sample {folder}\n  glowlite edit {folder} --help")
     return 0

@@ -57,6 +57,7 @@ class TrainConfig:
     holdout: bool = _option(
         False, "look at held-out training images during the run; the test set is read at its end"
     )
+    test: bool = _option(True, "read the test set at the end; --no-test with --holdout: never")
     draws: int = _option(4, "dequantisation draws in the last evaluation")
     temperature: float = _option(0.7, "temperature of the sample grids")
     save_minutes: float = _option(1.0, "minutes between saves: what a killed run can lose")
@@ -90,6 +91,8 @@ class TrainConfig:
             _need(not choices or value in choices, option.name, value, f"one of {choices}")
         if self.minutes is not None and self.epochs is not None:
             raise ValueError("minutes and epochs are both given; a run ends by one of them")
+        if not (self.test or self.holdout):
+            raise ValueError("test is False without holdout; there must be images to look at")
         if self.cuda_graph and self.compile and self.compile_mode == "reduce-overhead":
             raise ValueError(
                 "compile_mode is 'reduce-overhead', which records CUDA graphs of its own; "

@@ -217,7 +217,7 @@ def steps_an_epoch(config: TrainConfig, n: int) -> int:
 
 
 def assemble(folder: Path, config: TrainConfig, model: FlowModel, n: int, device: Any) -> Run:
-    """A run of `model`, for n training images, with its average and optimiser; nothing is written."""
+    """A run of `model` on n training images, with average and optimiser; writes nothing."""
     model.to(device)
     per_epoch = 1 - 1 / steps_an_epoch(config, n)
     optimizer = make_optimizer(
@@ -328,7 +328,8 @@ def train(
     """Train until the run's minutes or epochs are over; -> the last evaluation, on all test images.
 
     With `watched`, held-out training images, the evaluations during the run are on those, and the
-    test set is read once, at the end; without, they are on the first test images.
+    test set is read once, at the end (never, and the last evaluation is on all of `watched`, in a
+    run that only tries settings, config.test False); without, they are on the first test images.
 
     Returns None when Ctrl-C (or SIGTERM) stopped it: the state is saved.  Raises TrainingStopped
     when a loss or gradient is not finite: the last saved state is left as it is.
@@ -396,9 +397,10 @@ def train(
             return None
         bar.finish()
         run.save()
-        last = look(run, watched, log, len(watched), config.draws, last=test_set)
+        last = test_set if config.test else watched
+        found = look(run, watched, log, len(watched), config.draws, last=last).row
         run.save()
-        return Evaluation(**last.row["test"])
+        return Evaluation(**found[_kind(last)])
 
 
 def inputs(run: Run, batches: Batches, world: World) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -538,8 +540,8 @@ def look(
 ) -> Look:
     """Evaluate the averaged weights, measure invertibility, draw samples, and redraw the curve.
 
-    On the first `count` of `images`.  The `last` look reads the test set as well, where it is
-    another one than `images`, and tells the weights themselves beside their average.
+    On the first `count` of `images`.  In the last look `last` is the test set, read as well where
+    it is another set than `images`; the weights themselves are then told beside their average.
     """
     config, model = run.config, run.average
     batch = config.eval_batch or config.batch
@@ -552,8 +554,8 @@ def look(
     # The rows say whose bits/dim they hold: "test", or "held_out" of the training images.
     row = {_kind(images): bits(model, images, count, draws)}
     if last is not None:
-        if _kind(images) != "test":
-            row["test"] = bits(model, last, len(last), draws)
+        if last is not images:
+            row[_kind(last)] = bits(model, last, len(last), draws)
         row["raw"] = bits(run.model, images, count, 1)
     few = to_tensor(images.images[:16], next(model.parameters()).device)
     classes = torch.from_numpy(images.labels[:16]).to(few.device) if model.n_classes else None

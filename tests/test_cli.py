@@ -238,6 +238,10 @@ def test_held_out_images_steer_a_run(tmp_path, capsys):
     rows = [json.loads(r) for r in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["test"]["images"] == 60 and rows[-1]["held_out"]["images"] == 24
     assert sum("test" in row for row in rows) == 1
+    assert main([*TRAIN, "--holdout", "--no-test", "--out", str(tmp_path / "b")]) == 0
+    assert "held out: " in capsys.readouterr().out
+    rows = [json.loads(r) for r in (tmp_path / "b/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["held_out"]["images"] == 24 and not any("test" in row for row in rows)
     assert main(["resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
 
 
@@ -300,6 +304,7 @@ def test_sizes_the_levels_cannot_halve(tmp_path, capsys):
         (["--coupling", "magic"], "coupling is 'magic'"),
         (["--n-bits", "9"], "n_bits is 9"),
         (["--ycond"], "no class labels"),
+        (["--no-test"], "test is False without holdout"),
         (["--lr", "-1"], "lr is -1.0"),
         (["--model", "nice", "--levels", "2"], "unknown options ['levels']"),
         (["--size", "17"], "size must be one of"),

@@ -144,15 +144,15 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
     Raises RuntimeError if a job of that name is running.
     """
     job = work / "jobs" / name
-    if (job / "pid").exists() and not (job / "code").exists():
+    if (job / "pid").exists() and not (job / "exit").exists():
         raise RuntimeError(f"{name} is running; wait for it")
     job.mkdir(parents=True, exist_ok=True)
-    (job / "code").unlink(missing_ok=True)
-    code = work / "code"
-    if not code.exists():  # the copy a call brought may change under a run, this one does not
-        for folder in ("glowlite", "benchmarks"):
-            skip = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / folder, code / folder, ignore=skip)
+    (job / "exit").unlink(missing_ok=True)
+    code = job / "code"  # the copy a call brought may change under a run, this one does not
+    shutil.rmtree(code, ignore_errors=True)
+    for folder in ("glowlite", "benchmarks"):
+        skip = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, code / folder, ignore=skip)
     where = ["--data-dir", "data", "--cache-dir", "cache", "--runs", "runs", "--results", "results"]
     where = [word if word.startswith("--") else str(work / word) for word in where]
     lines = []
@@ -170,7 +170,7 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
         environment["GLOWLITE_COMMIT"] = commit.read_text()
     with open(job / "log", "ab") as log:
         process = subprocess.Popen(
-            ["sh", "-c", f"{limited}; echo $? > {shlex.quote(str(job / 'code'))}"],
+            ["sh", "-c", f"{limited}; echo $? > {shlex.quote(str(job / 'exit'))}"],
             cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
@@ -182,12 +182,12 @@ def wait(name: str, work: Path, seconds: float, lines: int = 40) -> int | None:
     """Wait for a job's end, or so many seconds; print the end of its log -> its code, or None."""
     job = work / "jobs" / name
     deadline = time.monotonic() + seconds
-    while not (job / "code").exists() and time.monotonic() < deadline:
+    while not (job / "exit").exists() and time.monotonic() < deadline:
         time.sleep(0.5)
     text = (job / "log").read_text(errors="replace").replace("\r", "\n")
     shown = [line for line in text.splitlines() if line.strip()]
     print("\n".join(shown[-lines:]))
-    code = (job / "code").read_text().strip() if (job / "code").exists() else ""
+    code = (job / "exit").read_text().strip() if (job / "exit").exists() else ""
     print(f"{name}: " + (f"ended with {code}" if code else "still running"), flush=True)
     return int(code) if code else None
 
@@ -224,63 +224,56 @@ def collect(out: Path, work: Path, limit: int = BACK) -> list[Path]:
 
 # -- the plan ----------------------------------------------------------------------------------
 
-_THERE = "python3 benchmarks/cifar10/lease.py"
-_FIRST = (2.5, "1", f"{_THERE} unpack .lease/1")  # with the machine's start
-#: lease -> (minutes, the half that is carried, the command); minutes are estimates.
-PLANS: dict[str, list[tuple[float, str, str]]] = {
-    "1 throughput, memory, sampling: what is fast": [
-        _FIRST,
-        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start what throughput sampling memory "
-         f"--seconds 1000 && {_THERE} wait what --seconds 500"),
-        (9, "", f"{_THERE} wait what --seconds 530; {_THERE} collect --out $OUT"),
-        (5, "", f"{_THERE} start tune 'a10 --name lr5e-4 --minutes 1.5 -- --lr 5e-4' "
-         f"'a10 --name lr2e-3 --minutes 1.5 -- --lr 2e-3' --seconds 270 && "
-         f"{_THERE} wait tune --seconds 280; {_THERE} collect --out $OUT"),
-    ],
-    "2 track A in ten minutes, and the dense Jacobian of what it trained": [
-        _FIRST,
-        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start a a10 'verify --of runs/a10-seed0' "
-         f"--seconds 1400 && {_THERE} wait a --seconds 500"),
-        (9, "", f"{_THERE} wait a --seconds 530; {_THERE} collect --out $OUT"),
-        (7, "", f"{_THERE} wait a --seconds 400; {_THERE} collect --out $OUT"),
-    ],
-    "3 track A, as long as a lease is": [
-        _FIRST,
-        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start a 'a25 --minutes 22' "
-         f"--seconds 1500 && {_THERE} wait a --seconds 500"),
-        (9, "", f"{_THERE} wait a --seconds 530; {_THERE} collect --out $OUT"),
-        (8, "", f"{_THERE} wait a --seconds 440; {_THERE} collect --out $OUT"),
-    ],
-    "4 track B: as lease 3, with b25 for a25": [],
-    "5 figure 3": [
-        _FIRST,
-        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start f 'figure3 --minutes 3' "
-         f"--seconds 1500 && {_THERE} wait f --seconds 500"),
-        (9, "", f"{_THERE} wait f --seconds 530; {_THERE} collect --out $OUT"),
-        (8, "", f"{_THERE} wait f --seconds 440; {_THERE} collect --out $OUT"),
-    ],
-    "6 RealNVP beside Glow": [
-        _FIRST,
-        (9, "2", f"{_THERE} unpack .lease/2 && {_THERE} start r 'ancestors --minutes 10' "
-         f"--seconds 1500 && {_THERE} wait r --seconds 500"),
-        (9, "", f"{_THERE} wait r --seconds 530; {_THERE} collect --out $OUT"),
-        (7, "", f"{_THERE} wait r --seconds 400; {_THERE} collect --out $OUT"),
-    ],
+Call = tuple[float, str, str]
+
+
+def _calls(name: str, *runs: str, seconds: int) -> list[Call]:
+    """The calls of one lease: (minutes, the half that is carried, the command).
+
+    The first has the machine's start in it; `seconds` is when the runs are told to end.
+    """
+    there = "python3 benchmarks/cifar10/lease.py"
+    back = f"{there} collect --out OUT"
+    begin = f"{there} start {name} {shlex.join(runs)} --seconds {seconds}"
+    return [
+        (2.5, "1", f"{there} unpack .lease/1"),
+        (9, "2", f"{there} unpack .lease/2 && {begin} && {there} wait {name} --seconds 500"),
+        (9, "", f"{there} wait {name} --seconds 530; {back}"),
+        (8, "", f"{there} wait {name} --seconds 440; {back}"),
+    ]
+
+
+def _tune(name: str, *more: str) -> str:
+    return f"a10 --name {name} --minutes 1.5 -- --no-test " + " ".join(more)
+
+
+#: What to do with each lease, the most useful first.  Minutes are estimates.
+PLANS: dict[str, list[Call]] = {
+    "1 what is fast, what fits, which settings learn": _calls(
+        "first", "throughput", "sampling", "memory", _tune("lr1e-3", "--lr", "1e-3"),
+        _tune("lr2e-3", "--lr", "2e-3"), _tune("batch256", "--batch", "256"), seconds=1450,
+    ),
+    "2 track A in ten minutes, and the dense Jacobian of what it trained": _calls(
+        "a", "a10", "verify --of runs/a10-seed0", seconds=1450
+    ),
+    "3 track A, as long as a lease is": _calls("a", "a25 --minutes 22", seconds=1470),
+    "4 track B, as long as a lease is": _calls("b", "b25 --minutes 22", seconds=1470),
+    "5 figure 3": _calls("f", "figure3 --minutes 3", seconds=1470),
+    "6 RealNVP beside Glow": _calls("r", "ancestors --minutes 10", seconds=1470),
 }  # fmt: skip
 
 
-def plan() -> str:
+def plan(out: str = "OUT") -> str:
     """Every lease as a row of calls: minutes, what to carry, the command."""
-    lines = ["Here, once: " + _THERE + " pack --from PACKED (then commit nothing in between)", ""]
+    lines = ["Here, first: python benchmarks/cifar10/lease.py pack --from PACKED", ""]
     for lease, calls in PLANS.items():
-        total = sum(minutes for minutes, _, _ in calls)
-        lines.append(f"{lease}" + (f" ({total:g} minutes)" if calls else ""))
+        lines.append(f"{lease} ({sum(minutes for minutes, _, _ in calls):g} minutes)")
         for minutes, half, command in calls:
             carried = f"carry .lease/{half}" if half else "carry nothing"
-            lines += [f"  {minutes:g} min, {carried}:", f"    {command}"]
+            lines += [f"  {minutes:g} min, {carried}:", f"    {command.replace('OUT', out)}"]
         lines.append("")
-    lines.append("A call follows the last within seconds; what came back is unpacked into")
-    lines.append("results/cifar10 with: tar -xzf results.tar.gz -C results/cifar10")
+    lines.append("Each call follows the last within seconds. What came back is unpacked with")
+    lines.append("  tar -xzf results.tar.gz -C results/cifar10")
     return "\n".join(lines)
 
 
@@ -290,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     made = {name: verbs.add_parser(name) for name in ("pack", "unpack", "start", "wait", "collect")}
-    verbs.add_parser("plan")
+    verbs.add_parser("plan").add_argument("--out", default="OUT", help="the folder that returns")
     made["pack"].add_argument("--from", dest="source", type=Path, required=True)
     made["pack"].add_argument("--into", dest="carry", type=Path, default=CARRY)
     made["unpack"].add_argument("half", type=Path)
@@ -317,7 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
         for path in collect(options.out, options.work):
             print(f"{path.name}: {path.stat().st_size / MIB:.2f} MiB")
     else:
-        print(plan())
+        print(plan(options.out))
     return 0
 
 

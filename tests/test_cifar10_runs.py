@@ -1,0 +1,271 @@
+"""The CIFAR-10 runs without a GPU: what is predicted, packed, started, collected and written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.cifar10 import lease, predict, run
+from glowlite import Glow, checkpoint
+from glowlite.glow import GlowConfig
+from glowlite.info import macs
+from glowlite.presets import PRESETS, TrainConfig
+
+PAPER = GlowConfig(shape=(3, 32, 32))
+
+# -- predictions -------------------------------------------------------------------------------
+
+
+def test_the_arithmetic_is_that_of_the_model():
+    """Three times the multiply-adds that a live forward pass counts: 24 GFLOP an image."""
+    for options in ({}, {"depth": 4, "width": 760}, {"levels": 2, "depth": 4, "width": 512}):
+        config = GlowConfig(shape=(3, 32, 32), **options)
+        model = Glow(config)
+        model.fast = False
+        live = 6 * macs(model)
+        assert predict.training_flops(config) == pytest.approx(live, rel=0.03)
+        assert predict.training_flops(config) <= live, "what is left out is small, and left out"
+        weights = sum(p.numel() for p in model.parameters())
+        assert predict.parameters(config) == pytest.approx(weights, rel=0.15)
+    assert predict.training_flops(PAPER) == pytest.approx(24e9, rel=0.03)
+
+
+def test_a_step_takes_the_longer_of_arithmetic_and_bytes():
+    device = predict.Device("d", flops=100.0, bandwidth=10.0, launch=0.0, memory=1.0)
+    assert predict.Work(flops=200.0, moved=1.0).seconds(device, 3) == 6.0
+    assert predict.Work(flops=1.0, moved=40.0).seconds(device, 3) == 12.0
+    fused, unfused = (predict.step_seconds(PAPER, predict.H100, 256, f) for f in (True, False))
+    floor = 256 * predict.training_flops(PAPER) / predict.H100.flops
+    assert floor < fused < unfused
+    # Every byte and operation twice as fast is the whole step twice as fast.
+    twice = predict.Device("d", 2 * 798e12, 6.0e12, 6e-6, 1.0)
+    assert predict.step_seconds(PAPER, twice, 256, True) == pytest.approx(fused / 2, rel=1e-12)
+
+
+def test_launches_grow_with_the_depth_alone():
+    counts = [predict.launches(2, depth) for depth in (1, 2, 3)]
+    assert counts[2] - counts[1] == counts[1] - counts[0] > 0
+
+
+def test_the_note_holds_the_table_the_function_makes():
+    """Numbers in results/cifar10/README.md are computed, not typed."""
+    note = (run.RESULTS / "README.md").read_text()
+    for config in (PAPER, GlowConfig(shape=(3, 32, 32), depth=16, width=760)):
+        table = predict.table(config).splitlines()
+        rows = [line for line in table if line.startswith("| ") and line[2].isdigit()]
+        for line in rows:  # the columns that do not depend on how the step is written today
+            predicted = line.rsplit("|", 3)[0]
+            assert predicted in note, line
+
+
+# -- a lease -----------------------------------------------------------------------------------
+
+UNPACK = """
+import pathlib, sys
+_, verb, source, target, name = sys.argv
+data = pathlib.Path(source, name + ".cfx").read_bytes()
+assert data.startswith(b"packed ")
+pathlib.Path(target, name).write_bytes(data[7:])
+"""
+
+
+@pytest.fixture
+def packed(tmp_path):
+    source = tmp_path / "packed"
+    source.mkdir()
+    (source / lease.UNPACKER).write_text(UNPACK)
+    for i, name in enumerate(name for half in lease.HALVES for name in half):
+        (source / (name + lease.SUFFIX)).write_bytes(b"packed " + bytes([i]) * 1000)
+    root = tmp_path / "root"
+    root.mkdir()
+    subprocess.run(["git", "init", "-q", str(root)], check=True)
+    (root / "code.py").write_text("x = 1\n")
+    return source, root
+
+
+def test_two_halves_travel_and_arrive(packed, tmp_path):
+    source, root = packed
+    one, two = lease.pack(source, root / ".lease", root)
+    listed = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True)
+    assert b".lease" not in listed.stdout, "never committed by accident"
+    work = tmp_path / "work"
+    assert lease.unpack(one, work) == list(lease.HALVES[0])
+    assert lease.unpack(two, work) == list(lease.HALVES[1])
+    folder = work / "data" / "cifar-10-batches-py"
+    assert {p.name for p in folder.iterdir()} == {n for half in lease.HALVES for n in half}
+    assert (folder / "test_batch").read_bytes() == bytes([5]) * 1000
+
+
+def test_damage_and_too_much_are_told(packed, tmp_path):
+    source, root = packed
+    with pytest.raises(ValueError, match="a call takes 0"):
+        lease.pack(source, root / ".lease", root, limit=3000)
+    one, _ = lease.pack(source, root / ".lease", root)
+    (one / "data_batch_2.cfx").write_bytes(b"packed other")
+    with pytest.raises(ValueError, match="data_batch_2.cfx is missing or damaged"):
+        lease.unpack(one, tmp_path / "work")
+    (source / "test_batch.cfx").unlink()
+    with pytest.raises(FileNotFoundError):
+        lease.pack(source, root / ".lease", root)
+
+
+def test_the_real_halves_fit_into_a_call():
+    """16.7 MB a packed file, three at a time; the repository has to leave them room."""
+    half = 3 * 16_800_000
+    assert lease.tree_bytes(lease.ROOT) + half < lease.CALL
+
+
+def test_every_command_of_the_plan_can_be_given():
+    text = lease.plan("BACK")
+    for calls in lease.PLANS.values():
+        assert sum(minutes for minutes, _, _ in calls) < 30
+        for minutes, half, command in calls:
+            assert minutes < 10 and len(command) < 2000 and half in ("", "1", "2")
+            assert command.replace("OUT", "BACK") in text
+    names = {*run.RUNS, *run.GROUPS, *run.MEASUREMENTS}
+    assert {"a10", "a25", "b25", "figure3", "ancestors", "verify"} <= names
+
+
+def test_a_job_runs_on_its_own_and_is_stopped_by_the_clock(tmp_path, capsys, monkeypatch):
+    work = tmp_path / "work"
+    assert lease.start("quick", ["--list"], work, 60) > 0
+    assert lease.wait("quick", work, 60) == 0
+    assert "figure3" in capsys.readouterr().out
+    folder = tmp_path / "root" / "benchmarks" / "cifar10"
+    folder.mkdir(parents=True)
+    (tmp_path / "root" / "glowlite").mkdir()
+    (folder / "run.py").write_text("import time\nprint('begun')\ntime.sleep(60)\n")
+    monkeypatch.setattr(lease, "ROOT", tmp_path / "root")
+    lease.start("long", ["--list"], work, 3)
+    with pytest.raises(RuntimeError, match="long is running"):
+        lease.start("long", ["--list"], work, 3)
+    assert lease.wait("long", work, 0.1) is None
+    assert lease.wait("long", work, 30) in (124, 143)
+    assert "begun" in capsys.readouterr().out
+
+
+def test_what_comes_back_is_small_and_whole(tmp_path):
+    work, out = tmp_path / "work", tmp_path / "out"
+    for name, content in {
+        "results/a10-seed0.json": b"{}", "jobs/a/log": b"begun\n", "runs/a/metrics.jsonl": b"{}\n",
+        "runs/a/samples/0000001.png": b"1", "runs/a/samples/0000002.png": b"2",
+        "runs/a/ema.safetensors": b"w" * 100, "runs/b/ema.safetensors": os.urandom(5000),
+        "data/cifar-10-batches-py/test_batch": b"images",
+    }.items():  # fmt: skip
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_bytes(content)
+    made = lease.collect(out, work, limit=2000)
+    assert [p.name for p in made] == ["results.tar.gz", "a.safetensors"]
+    with tarfile.open(made[0]) as file:
+        names = set(file.getnames())
+    assert names == {"a10-seed0.json", "a.log", "runs/a/metrics.jsonl", "runs/a/0000002.png"}
+    with pytest.raises(ValueError, match="too large"):
+        lease.collect(out, work, limit=10)
+
+
+# -- runs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(tmp_path):
+    folder = tmp_path / "a10-seed0"
+    folder.mkdir()
+    config = {
+        "model": {"model": "glow"}, "data": {"name": "cifar10", "images": 100},
+        "train": {"seed": 3, "data_dir": "/secret", "cache_dir": "/secret"},
+        "made": {"command": "glowlite train --data-dir /secret", "torch": "2", "commit": None},
+    }  # fmt: skip
+    health = {"round_trip": 1e-6, "smallest_scale": 0.1, "condition": 2.0}
+    bits = {"mean": 4.0, "standard_error": 0.1, "images": 20, "draws": 1}
+    at = [{"step": i, "images": 50 * i, "seconds": 30.0 * i} for i in range(4)]
+    rows = [
+        {**at[0], "prepare_seconds": 2.0},
+        {**at[0], "held_out": bits, "baseline": 7.0, **health, "memory_mib": 10.0},
+        {**at[1], "bits_per_dim": 5.0, "images_per_s": 10.0},
+        {**at[2], "bits_per_dim": 3.0, "images_per_s": 20.0},
+        {**at[3], "held_out": bits, "test": {**bits, "mean": 3.9}, "raw": bits, "baseline": 7.0,
+         **health, "memory_mib": 12.0},
+    ]  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return folder
+
+
+def test_a_record_tells_everything_but_this_machine(finished):
+    found = run.record(finished, "a10", "python -m x --data-dir FOLDER")
+    assert "/secret" not in json.dumps(found)
+    assert found["command"] == "python -m x --data-dir FOLDER" and found["seed"] == 3
+    assert {"commit", "device", "software", "date", "prepare_seconds"} <= set(found)
+    assert [p["minutes"] for p in found["curve"]] == [0.0, 1.5]
+    assert found["curve"][1]["epochs"] == 1.5 and found["curve"][1]["train"] == 4.0
+    assert ["test" in p for p in found["curve"]] == [False, True]
+    assert found["final"]["test"]["mean"] == 3.9
+    assert (found["images_per_s"], found["memory_mib"], found["baseline"]) == (15.0, 12.0, 7.0)
+
+
+def test_commands_can_be_repeated_by_another_reader(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(run, "train", lambda name, options, more: seen.append(
+        (name, options.command, more)) or 0)  # fmt: skip
+    data = str(tmp_path)
+    assert run.main(["a10", "--minutes", "2", "--seed", "1", "--data-dir", data, "--name", "x",
+                     "--", "--lr", "2e-3"]) == 0  # fmt: skip
+    assert seen == [("a10", "python -m benchmarks.cifar10.run a10 --name x --minutes 2.0 --seed 1 "
+                     "--data-dir FOLDER -- --lr 2e-3", ["--lr", "2e-3"])]  # fmt: skip
+    seen.clear()
+    assert run.main(["figure3"]) == 0
+    assert [name for name, _, _ in seen] == list(run.FIGURE3) and len(seen) == 6
+
+
+def test_every_run_names_settings_that_exist():
+    from glowlite.cli import build_parser
+
+    for name, words in run.RUNS.items():
+        args = build_parser().parse_args(["train", "cifar10", *words])
+        train = {**PRESETS[args.preset].train}
+        if args.minutes:
+            train["minutes"] = args.minutes
+        assert TrainConfig(**train).holdout, name
+    assert {"minutes", "bf16"} <= set(PRESETS["cifar10-b25"].train)
+
+
+def test_the_fastest_way_is_held_against_the_faster_floor():
+    rows = [
+        {"program": p, "batch": 8, "images_per_s": s}
+        for p, s in (("floor", 90.0), ("floor, graph", 100.0), ("fused", 50.0), ("layers", 80.0))
+    ]
+    assert run.ratios([*rows, {"program": "half", "batch": 8, "images_per_s": None}]) == {"8": 0.8}
+
+
+def test_the_floor_and_the_trainer_are_timed_on_the_same_work():
+    world = run.World("cpu")
+    model = {**PRESETS["cifar10-a10"].model, "depth": 1, "width": 8}
+    step, said = run.train_step(model, 32, 2, world)
+    taken = [run.timed(step, world.device, 1, 1, 1)]
+    taken.append(run.timed(run.floor_step(model, 2, world, False), world.device, 1, 1, 1))
+    assert all(math.isfinite(t) and t > 0 for t in taken) and said == []
+
+
+def test_out_of_memory_is_a_result():
+    def too_much():
+        raise torch.OutOfMemoryError("no")
+
+    assert run.fits(too_much) is None and run.fits(lambda: 3) == 3
+
+
+def test_a_picture_of_all_curves(tmp_path, finished):
+    found = run.record(finished, "a10", "x")
+    checkpoint.write_json(tmp_path / "a10-seed0.json", found)
+    assert run.picture(tmp_path).stat().st_size > 1000
+
+
+def test_noise_sets_are_images():
+    data = run.noise_set(3, 8)
+    assert data.images.dtype == np.uint8 and data.shape == (8, 8, 3) and len(data) == 3
