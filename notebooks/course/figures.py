@@ -54,6 +54,7 @@ def show(fig: Figure, alt: str, *, digits: int = 4, unstable: Iterable[Artist] =
         plt.close(fig)
         return
     buffer = io.BytesIO()
+    fig.canvas.draw()  # the layout first: in an Output widget, savefig alone has left it undone
     # Around all that is drawn: a title above an axis of fixed aspect would else be cut off.
     fig.savefig(buffer, format="png", metadata={"Software": None}, bbox_inches="tight")
     plt.close(fig)  # or the inline backend would show it a second time, without words
