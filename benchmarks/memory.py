@@ -10,11 +10,12 @@ space). Two readings of it over a forward and a backward pass, above the level b
 kept  when the forward pass has ended: what waits for the backward pass
 peak  the highest point
 
-The gradients are there before, from the step before, and are added to: otherwise the peak of a
-small batch would be that of the gradients. Whatever else has the size of the weights does not
-depend on the batch, so both are taken at two batch sizes: the difference, divided by the
-difference of the sizes, is bytes an image. Its slope against K is bytes an image and unit of K
-(one step at each level). The largest RSS of the process stands beside it, as a check of magnitude.
+The gradients are there before, from the step before, and are added to. What has the size of the
+weights does not depend on the batch, so cases come in two batch sizes: kept(N) = fixed + N · per
+image. The slopes of the two against K are reported: bytes an image and unit of K (one step at
+each level), and bytes a unit of K whatever the batch. The peak moves from place to place with K
+and N, so it has no slope: that of the largest case is given, and beside it, as a check of
+magnitude, the largest RSS of the process.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from benchmarks.programs import Setting
 from benchmarks.speed import BUILDERS, add_options, make, setting_of
 from benchmarks.surroundings import ROOT
 
-BATCHES = (2, 6)
+BATCHES = (8, 16)
 DEPTHS = [4, 8, 16]
 MIB = 2**20
 
@@ -101,20 +102,22 @@ def measure(
     return rows
 
 
-def per_image(rows: list[dict[str, Any]], name: str, what: str) -> dict[int, float]:
-    """K -> bytes an image, from the two batch sizes."""
-    found = {(r["depth"], r["batch"]): r[what] for r in rows if r["name"] == name}
+def line(rows: list[dict[str, Any]], name: str, what: str) -> dict[int, tuple[float, float]]:
+    """K -> (MiB an image, MiB whatever the batch), from the two batch sizes."""
+    found = {(r["depth"], r["batch"]): r[what] / MIB for r in rows if r["name"] == name}
     small, large = BATCHES
-    return {
-        depth: (found[depth, large] - found[depth, small]) / (large - small)
-        for depth in sorted({depth for depth, _ in found})
-    }
+    lines = {}
+    for depth in sorted({depth for depth, _ in found}):
+        per_image = (found[depth, large] - found[depth, small]) / (large - small)
+        lines[depth] = per_image, found[depth, small] - small * per_image
+    return lines
 
 
-def slope(rows: list[dict[str, Any]], name: str, what: str) -> float:
-    """MiB an image and unit of K: the least-squares line through `per_image`."""
-    points = per_image(rows, name, what)
-    return float(np.polyfit(list(points), list(points.values()), 1)[0] / MIB)
+def slopes(rows: list[dict[str, Any]], name: str, what: str) -> tuple[float, float]:
+    """MiB a unit of K: an image, and whatever the batch; least squares through `line`."""
+    points = line(rows, name, what)
+    per_image, fixed = np.polyfit(list(points), list(points.values()), 1)[0]
+    return float(per_image), float(fixed)
 
 
 def default_names() -> list[str]:

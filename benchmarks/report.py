@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.memory import MIB, per_image, slope
+from benchmarks.memory import MIB, line, slopes
 from benchmarks.programs import PARTS
 from benchmarks.speed import best_peer, quotient
 from benchmarks.surroundings import ROOT
@@ -89,26 +89,28 @@ def _wrapped(text: str) -> str:
 
 
 def memory_table(rows: Rows) -> str:
-    """MiB an image at each K, its slope, and the peak RSS of the largest case."""
+    """MiB an image at each K, the slopes, and the peak RSS of the largest case."""
     names = list(dict.fromkeys(row["name"] for row in rows))
     depths = sorted({row["depth"] for row in rows})
-    head = ["", *(f"K {k}" for k in depths), "kept a K", "peak a K", "peak RSS"]
+    head = ["", *(f"K {k}" for k in depths), "kept a K", "fixed a K", "peak", "peak RSS"]
     body = []
     for name in names:
-        kept = per_image(rows, name, "kept")
-        rss = max((row["rss"] or 0) for row in rows if row["name"] == name)
+        kept = line(rows, name, "kept")
+        peak, rss = (max(row[what] or 0 for row in rows if row["name"] == name) / MIB
+                     for what in ("peak", "rss"))  # fmt: skip
+        per_image, fixed = slopes(rows, name, "kept")
         body.append(
             [
-                name, *(f"{kept[k] / MIB:.2f}" for k in depths),
-                f"{slope(rows, name, 'kept'):.3f}", f"{slope(rows, name, 'peak'):.3f}",
-                f"{rss / MIB:,.0f}",
+                name, *(f"{kept[k][0]:.2f}" for k in depths), f"{per_image:.3f}",
+                f"{fixed:.1f}", f"{peak:,.0f}", f"{rss:,.0f}",
             ]
         )  # fmt: skip
     key = (
-        "MiB. K …: kept for the backward pass, an image. kept a K, peak a K: the slopes of what "
-        "is kept and of the peak of forward and backward, an image and unit of K (one step at each "
-        f"level). peak RSS: of the process with weights, gradients and Adam, K {max(depths)} and "
-        f"{max(row['batch'] for row in rows)} images."
+        "MiB. K …: kept for the backward pass, an image. kept a K: its slope, an image and unit "
+        "of K (one step at each level). fixed a K: what is kept whatever the batch, such as "
+        f"copies of weights. With K {max(depths)} and {max(row['batch'] for row in rows)} images, "
+        "peak: the highest point of forward and backward above weights, gradients and Adam's "
+        "state; peak RSS: of the process."
     )
     return "\n".join([table(head, body), "", _wrapped(key)])
 
@@ -223,11 +225,11 @@ def _memory(axes: Any, rows: Rows) -> None:
     depths = sorted({row["depth"] for row in rows})
     ends = []
     for name in names:
-        points = per_image(rows, name, "kept")
+        points = line(rows, name, "kept")
         family = "glowlite" if name.startswith("glowlite") else "peer"
-        mib = [points[k] / MIB for k in depths]
+        mib = [points[k][0] for k in depths]
         axes.plot(depths, mib, color=COLOURS[family], marker="o", ms=3.5, lw=1.4)
-        ends.append((mib[-1], f"{name}: {slope(rows, name, 'kept'):.3f} a K", family))
+        ends.append((mib[-1], f"{name}: {slopes(rows, name, 'kept')[0]:.3f} a K", family))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(depths, [str(k) for k in depths])

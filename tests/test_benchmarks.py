@@ -87,24 +87,23 @@ def test_ratios_are_of_the_same_round():
     assert speed.best_peer(rows[:1], "train") is None
 
 
-def test_memory_slope_is_of_what_grows_with_the_batch():
+def test_memory_slopes_part_what_grows_with_the_batch_from_what_does_not():
     def row(depth: int, batch: int) -> dict:
         mib = 100 * depth + 7 * batch + 3 * depth * batch  # weights, a constant, activations
         return {"name": "x", "depth": depth, "batch": batch, "kept": mib * 2**20}
 
     rows = [row(k, n) for k in (2, 4, 8) for n in memory.BATCHES]
-    assert memory.slope(rows, "x", "kept") == pytest.approx(3)
+    assert memory.slopes(rows, "x", "kept") == pytest.approx((3, 100))
 
 
 def test_kept_memory_is_that_of_the_tensors():
     """The floor keeps each net's two hidden layers for the way back, once each (ReLU in place)."""
     kept = [memory.one("floor", Setting(shape=(3, 8, 8), levels=2, depth=1, width=10, batch=n))
             for n in memory.BATCHES]  # fmt: skip
-    small, large = memory.BATCHES
-    per_image = (kept[1]["kept"] - kept[0]["kept"]) / (large - small)
+    (per_image, _) = memory.line(kept, "floor", "kept")[1]
     hidden = sum(2 * TINY.width * h * w for _, h, w in TINY.level_shapes())
     outputs = sum(c * h * w for c, h, w in TINY.level_shapes())
-    assert per_image == 4 * (hidden + outputs)
+    assert per_image * 2**20 == 4 * (hidden + outputs)
 
 
 def test_everything_runs_and_the_report_is_made_from_its_json_alone(tmp_path, monkeypatch, capsys):

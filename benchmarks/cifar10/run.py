@@ -227,7 +227,8 @@ def floor_step(model: dict[str, Any], batch: int, world: World, graph: bool) -> 
     program.layout = torch.channels_last
     program._feed(batch)
     program.inputs[batch] = [x.detach().to(device).requires_grad_() for x in program.inputs[batch]]
-    program.gradients[batch] = [g.to(device) for g in program.gradients[batch]]
+    half = torch.bfloat16
+    program.gradients[batch] = [g.to(device, half) for g in program.gradients[batch]]
     program.model.to(device, memory_format=torch.channels_last)
     program.optimizer = training.make_optimizer(
         "adam", program.model.parameters(), lr=1e-6, graph=graph
@@ -236,12 +237,11 @@ def floor_step(model: dict[str, Any], batch: int, world: World, graph: bool) -> 
 
     def step(images: torch.Tensor) -> torch.Tensor:
         program.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with torch.autocast(device.type, dtype=half):
             outputs = program._forward(batch)
         for fed in program.inputs[batch]:
             fed.grad = None
-        seeds = [g.to(y.dtype) for g, y in zip(program.gradients[batch], outputs, strict=True)]
-        torch.autograd.backward(outputs, seeds)
+        torch.autograd.backward(outputs, program.gradients[batch])
         program.optimizer.step()
         return images.sum()
 
