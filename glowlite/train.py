@@ -202,8 +202,12 @@ class Run:
         checkpoint.fill(self.model, parts["model"], path)
         checkpoint.fill(self.average, parts["average"], path)
         state: dict[int, dict[str, Tensor]] = {}
+        parameters = list(self.model.parameters())
         for name, tensor in parts["optimizer"].items():
             i, _, key = name.partition("/")
+            like = parameters[int(i)]
+            if tensor.shape == like.shape:  # in its memory format: a fused optimiser walks both
+                tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
             state.setdefault(int(i), {})[key] = tensor
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -219,6 +223,8 @@ def steps_an_epoch(config: TrainConfig, n: int) -> int:
 def assemble(folder: Path, config: TrainConfig, model: FlowModel, n: int, device: Any) -> Run:
     """A run of `model` on n training images, with average and optimiser; writes nothing."""
     model.to(device)
+    if config.channels_last:
+        model.to(memory_format=torch.channels_last)
     per_epoch = 1 - 1 / steps_an_epoch(config, n)
     optimizer = make_optimizer(
         config.optimizer,
@@ -495,8 +501,6 @@ def prepare(
     if next(model.parameters()).device.type == "cuda":
         use_tf32(config.tf32)
         torch.backends.cudnn.benchmark = True  # shapes never change: try, then take the fastest
-    if config.channels_last:
-        model.to(memory_format=torch.channels_last)
     plain = model.loss, nullcontext()
     if not config.compile:
         return plain

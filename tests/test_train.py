@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from glowlite import train as training
@@ -23,7 +25,7 @@ from glowlite.data import ImageSet, epoch_order, load
 from glowlite.data.faces import make_faces
 from glowlite.evaluate import baseline, evaluate, seeded
 from glowlite.flow import MEMORY_MODES
-from glowlite.graph import Graphed
+from glowlite.graph import CompiledSteps, Graphed
 from glowlite.models import build
 from glowlite.parallel import World
 from glowlite.plots import read_metrics
@@ -129,6 +131,26 @@ def test_resume_is_bit_equal(straight, tmp_path, monkeypatch, step):
     rows = [read_metrics(folder / "metrics.jsonl") for folder in (tmp_path / "a", straight[0])]
     ours, theirs = ([(r["step"], r["test"]) for r in part if "test" in r] for part in rows)
     assert ours == theirs, "every evaluation once, with the same numbers"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_resume_is_bit_equal_in_another_memory_format(tmp_path, monkeypatch, fast):
+    """A fused optimiser walks weights and moments side by side: both have to lie alike."""
+    options = {"channels_last": True, "fast": fast}
+    go(begin(tmp_path / "whole", **options))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        go(begin(tmp_path / "a", **options))
+    run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
+    go(run)
+    assert same(state(tmp_path / "a"), state(tmp_path / "whole"))
+
+    def lies(tensor):  # the stride of a single row or column says nothing
+        return [step for step, n in zip(tensor.stride(), tensor.shape, strict=True) if n > 1]
+
+    for p, q in zip(run.model.parameters(), run.average.parameters(), strict=True):
+        beside = (run.optimizer.state[p]["exp_avg"], p.grad, q)
+        assert all(lies(tensor) == lies(p) for tensor in beside)
 
 
 def forget_optimizer(run):
@@ -488,6 +510,21 @@ def test_the_steps_are_compiled_and_nothing_else_is(tmp_path, monkeypatch, strai
     go(run)
     assert calls and set(calls) == {16}, "training batches, never the 20 images of an evaluation"
     assert same(state(tmp_path / "a"), state(straight[0]))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_steps_can_be_traced_whole(tmp_path, bf16):
+    """The compiler's first half, without the code it would write: the same gradients."""
+    run = begin(tmp_path / "a", model={**TINY, "depth": 2}, bf16=bf16)
+    batches, world = Batches(TRAIN, run.config, World("cpu")), World("cpu")
+    loss_of, _ = training.prepare(run.model, run.config, batches, print)
+    found = []
+    for within in (nullcontext(), CompiledSteps(backend="aot_eager", dynamic=False)):
+        with within:
+            training.gradients(run, world, loss_of, *training.inputs(run, batches, world))
+        found.append([p.grad.clone() for p in run.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert counters["graph_break"] == {}
 
 
 def test_a_class_conditional_model_trains(tmp_path):
