@@ -20,7 +20,10 @@ def surroundings(command: str) -> dict[str, Any]:
 
     def git(*words: str) -> str:
         asked = ["git", "-C", str(ROOT), *words]
-        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        try:
+            return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        except OSError:  # a machine without git
+            return ""
 
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")

@@ -21,6 +21,7 @@ examples:
   glowlite train faces --out runs/a --minutes 2 --seed 1
   glowlite train cifar10 --data-dir ~/cifar --n-bits 8 --epochs 10
   glowlite train cifar10 --preset paper-cifar10         Table 2 of the paper (needs GPUs)
+  glowlite train cifar10 --preset cifar10-a10           its model, ten minutes on one GPU
   torchrun --nproc-per-node 2 -m glowlite train faces   two processes, one model""",
     ),
     "resume": (
@@ -161,7 +162,11 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--score", action="store_true", help="grade every attribute (drawn faces)")
 
     verb = made["verify"]
-    verb.add_argument("--full", action="store_true", help="the whole map at the full image size")
+    verb.add_argument(
+        "--full",
+        action="store_true",
+        help="the whole map at the full image size; stopped, the next goes on",
+    )
     verb.add_argument("--yes", action="store_true", help="do not ask before a long computation")
 
     verb = made["bench"]

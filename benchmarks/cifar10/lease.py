@@ -256,9 +256,9 @@ PLANS: dict[str, list[Call]] = {
     "2 track A in ten minutes, and the dense Jacobian of what it trained": _calls(
         "a", "a10", "verify --of runs/a10-seed0", seconds=1450
     ),
-    "3 track A, as long as a lease is": _calls("a", "a25 --minutes 22", seconds=1470),
-    "4 track B, as long as a lease is": _calls("b", "b25 --minutes 22", seconds=1470),
-    "5 figure 3": _calls("f", "figure3 --minutes 3", seconds=1470),
+    "3 track A, as long as a lease is": _calls("a", "a25 --minutes 21", seconds=1470),
+    "4 track B, as long as a lease is": _calls("b", "b25 --minutes 21", seconds=1470),
+    "5 figure 3": _calls("f", "figure3 --minutes 2.5", seconds=1470),
     "6 RealNVP beside Glow": _calls("r", "ancestors --minutes 10", seconds=1470),
 }  # fmt: skip
 

@@ -35,7 +35,7 @@ from glowlite.data import ImageSet, load
 from glowlite.evaluate import to_tensor
 from glowlite.flow import MEMORY_MODES
 from glowlite.models import build
-from glowlite.parallel import World
+from glowlite.parallel import World, use_tf32
 from glowlite.plots import read_metrics
 from glowlite.presets import PRESETS, TrainConfig
 from glowlite.schedule import update_average
@@ -249,6 +249,22 @@ def floor_step(model: dict[str, Any], batch: int, world: World, graph: bool) -> 
     return lambda: run(images)
 
 
+def peer_step(name: str, model: dict[str, Any], batch: int, world: World) -> Once:
+    """A public implementation's step, as its users have it: float32, PyTorch's defaults."""
+    from benchmarks.peers import PEERS
+    from benchmarks.programs import Setting
+
+    shape = {k: model[k] for k in ("levels", "depth", "width")}
+    setting = Setting(**shape, batch=batch, n_bits=8)
+    torch.manual_seed(0)
+    program = PEERS[name](setting)
+    program.prepare(torch.channels_last)
+    program.model.to(world.device)
+    torch.backends.cudnn.allow_tf32 = True  # the default that `World` takes away
+    x = setting.noise_images().to(world.device, memory_format=torch.channels_last)
+    return lambda: program.train_step(x)
+
+
 def fits(work: Callable[[], Any]) -> Any:
     """work(), or None where the GPU's memory does not hold it."""
     try:
@@ -284,6 +300,8 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
                 if "compile" not in way or batch == batches[-1]  # compiling takes a minute
             },
         }
+        for name in options.peers:
+            programs[name] = lambda b=batch, n=name: peer_step(n, model, b, world)
         if on_gpu:
             programs["floor, graph"] = lambda b=batch: floor_step(model, b, world, True)
         for name, make in programs.items():
@@ -295,6 +313,7 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
             taken = fits(measure)
+            use_tf32(False)
             row = {
                 "program": name, "batch": batch,
                 "ms": taken and round(1e3 * taken, 3),
@@ -308,12 +327,15 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Batch -> the fastest way over the faster floor."""
+    """Batch -> the fastest of our ways over the faster floor."""
+    from benchmarks.peers import PEERS
+
     found = {}
     for batch in {row["batch"] for row in rows}:
         mine = [r for r in rows if r["batch"] == batch and r["images_per_s"]]
         floors = [r["images_per_s"] for r in mine if r["program"].startswith("floor")]
-        ours = [r["images_per_s"] for r in mine if not r["program"].startswith("floor")]
+        others = ("floor", *PEERS)
+        ours = [r["images_per_s"] for r in mine if not r["program"].startswith(others)]
         if floors and ours:
             found[str(batch)] = round(max(ours) / max(floors), 4)
     return found
@@ -440,6 +462,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--batches", type=int, nargs="+", help="of throughput")
+    parser.add_argument("--peers", nargs="*", default=[], help="of throughput: normflows …")
     parser.add_argument("--of", help="of verify: a run's folder")
     parser.add_argument("--rehearse", action="store_true", help="everything small, for a CPU")
     options = parser.parse_args(here)
@@ -467,11 +490,11 @@ def main(arguments: list[str] | None = None) -> int:
 def command(options: argparse.Namespace, more: list[str]) -> str:
     """What a reader types to repeat it: folders of this machine by a word."""
     words = ["python", "-m", "benchmarks.cifar10.run", options.run]
-    for name in ("name", "minutes", "batches", "rehearse"):
+    for name in ("name", "minutes", "batches", "peers", "rehearse"):
         value = getattr(options, name)
         if value:
             words.append(f"--{name}")
-            words += [] if value is True else map(str, value if name == "batches" else [value])
+            words += [] if value is True else map(str, value if type(value) is list else [value])
     words += ["--seed", str(options.seed)] if options.seed else []
     words += ["--of", f"runs/{Path(options.of).name}"] if options.of else []
     words += ["--data-dir", "FOLDER"] if options.data_dir else []
