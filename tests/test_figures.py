@@ -271,3 +271,14 @@ def test_a_title_above_an_axis_of_fixed_aspect_is_not_cut_off(monkeypatch):
     picture = plt.imread(io.BytesIO(shown[0]["image/png"]))[..., :3]
     edges = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
     assert all((edge == 1).all() for edge in edges)
+
+
+def test_no_other_thread_can_find_a_figure_while_it_is_drawn(monkeypatch):
+    fig, ax = plt.subplots()
+    ax.plot([1, 2])
+    open_meanwhile = []
+    monkeypatch.setattr(fig, "savefig", lambda *_, **__: open_meanwhile.extend(plt.get_fignums()))
+    monkeypatch.setattr("IPython.core.interactiveshell.InteractiveShell.initialized", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
+    show(fig, "A line that rises from one to two.")
+    assert fig.number not in open_meanwhile

@@ -53,11 +53,12 @@ def show(fig: Figure, alt: str, *, digits: int = 4, unstable: Iterable[Artist] =
         print(text)
         plt.close(fig)
         return
+    # Closed before it is drawn: the end of a cell draws all open figures, without words; and a
+    # slider's function runs in a thread beside the cells, so both would draw the same figure.
+    plt.close(fig)
     buffer = io.BytesIO()
-    fig.canvas.draw()  # the layout first: in an Output widget, savefig alone has left it undone
     # Around all that is drawn: a title above an axis of fixed aspect would else be cut off.
     fig.savefig(buffer, format="png", metadata={"Software": None}, bbox_inches="tight")
-    plt.close(fig)  # or the inline backend would show it a second time, without words
     # JupyterLab gives an image output no alt attribute (nbconvert's classic template does, from
     # the metadata), so the words follow as a fold that a screen reader reaches next.
     display(
