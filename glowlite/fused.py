@@ -17,6 +17,7 @@ two to rounding:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,8 +72,29 @@ def fold(c: Tensor) -> Tensor:
 # -- the parameters of a step, made ready ------------------------------------------------------
 
 
+class Parameters(NamedTuple):
+    """Of one step: its affine map x = A z + a (see `affine_maps`), and its net's own.
+
+    None: an edge with zero padding, a logs where the net has biases instead of actnorms.
+    """
+
+    A: Tensor
+    a: Tensor
+    W1: Tensor
+    edge1: Tensor | None
+    logs1: Tensor | None
+    b1: Tensor
+    W2: Tensor
+    logs2: Tensor | None
+    b2: Tensor
+    W3: Tensor
+    edge3: Tensor | None
+    logs3: Tensor
+    b3: Tensor
+
+
 class Weights(NamedTuple):
-    """A step as matrices: x = A z + a, then the net's W₁ b₁ W₂ b₂ W₃ and what it adds to a pixel.
+    """The same as matrices: A, a, then the net's W₁ b₁ W₂ b₂ W₃ and what it adds to each pixel.
 
     A (C, C), a (C,); W₁ (width, 9·C/2), or 9·(C/2 + 1) with the channel `outside`; W₂ (width,
     width); W₃ (9·c_out, width), its taps mirrored as `fold` wants them; b₃ (h, w, c_out).
@@ -111,29 +133,85 @@ def affine_maps(steps: Sequence[Step]) -> tuple[Tensor, Tensor, Tensor]:
     return W * log_s.exp()[:, None, :], (W @ b[:, :, None]).squeeze(2), log_det
 
 
-def net_weights(net: CouplingNet, h: int, w: int) -> tuple[Tensor, ...]:
-    """W₁ … b₃ of `Weights` for images of h × w.
-
-    With actnorms s, b behind the first two convolutions: s₁ ⊙ (W₁ x) + b₁ scales the rows of W₁;
-    relu(s₂ ⊙ (W₂ x) + b₂) = s₂ ⊙ relu(W₂ x + b₂ / s₂), as s₂ > 0, scales the columns of W₃, which
-    has fewer numbers than W₂. The zero convolution's exp(3·logs) scales its rows.
-    """
-    W1, W3 = net.conv1.weight, net.conv3.conv.weight.flip(2, 3)
-    if net.conv1.edge is not None:
-        W1 = torch.cat([W1, net.conv1.edge], 1)
-    b1, b2 = net.conv1.bias, net.conv2.bias
-    scale3 = (LOG_SCALE_FACTOR * net.conv3.logs).exp()
+def parameters(net: CouplingNet) -> tuple[Tensor | None, ...]:
+    """W₁ … b₃ of `Parameters`."""
+    conv1, conv2, conv3 = net.conv1, net.conv2, net.conv3.conv
+    first, second = (None, conv1.bias), (None, conv2.bias)
     if net.norm1 is not None:
-        s1, s2 = (norm.log_s.exp().to(W1.dtype) for norm in (net.norm1, net.norm2))
-        W1, W3 = W1 * s1[:, None, None, None], W3 * s2[:, None, None]
-        b1, b2 = net.norm1.b, net.norm2.b / s2
-    W3 = W3 * scale3[:, None, None, None]
-    b3 = (scale3 * net.conv3.conv.bias).expand(h, w, -1)
-    if net.conv3.conv.edge is not None:
-        b3 = b3 + net.conv3.conv.edge_map(h, w)[0].movedim(0, 2) * scale3
-    W1 = W1.permute(0, 2, 3, 1).reshape(len(W1), -1)
-    W3 = W3.permute(2, 3, 0, 1).reshape(-1, W3.shape[1])
-    return W1, b1, net.conv2.weight[:, :, 0, 0], b2, W3, b3
+        first, second = (net.norm1.logs, net.norm1.b), (net.norm2.logs, net.norm2.b)
+    third = (net.conv3.logs, conv3.bias)
+    return conv1.weight, conv1.edge, *first, conv2.weight, *second, conv3.weight, conv3.edge, *third
+
+
+def ready(p: Parameters, size: tuple[int, int], net_dtype: torch.dtype | None) -> Weights:
+    """The matrices for images of h × w.
+
+    With actnorms behind the first two convolutions: s₁ ⊙ (W₁ x) + b₁ scales the rows of W₁;
+    relu(s₂ ⊙ (W₂ x) + b₂) = s₂ ⊙ relu(W₂ x + b₂ / s₂), as s₂ > 0, scales the columns of W₃, which
+    has fewer numbers than W₂. The zero convolution's s₃ = exp(3·logs) scales its rows.
+    """
+    W1 = p.W1 if p.edge1 is None else torch.cat([p.W1, p.edge1], 1)
+    W1 = W1.permute(0, 2, 3, 1).flatten(1)
+    s3 = _scale(p.logs3)
+    W3 = p.W3.flip(2, 3).permute(2, 3, 0, 1) * s3[:, None]
+    b2, b3 = p.b2, (s3 * p.b3).expand(*size, -1)
+    if p.logs1 is not None:
+        s2 = _scale(p.logs2)
+        W1, W3, b2 = _scale(p.logs1)[:, None] * W1, W3 * s2, b2 / s2
+    if p.edge3 is not None:
+        b3 = b3 + s3 * (_frame(size, s3) @ p.edge3.flatten(1).T)
+    net = W1, p.b1, p.W2.flatten(1), b2, W3.flatten(0, 2)
+    return Weights(p.A, p.a, *(net if net_dtype is None else [m.to(net_dtype) for m in net]), b3)
+
+
+def ready_backward(p: Parameters, w: Weights, g: Weights) -> Parameters:
+    """Gradients of the parameters from those of the matrices.
+
+    The gradient of the logarithm of a factor is the sum of gradient times value.
+    """
+    dtype = p.W1.dtype
+    gW1, gb1, gW2, gb2, gW3 = (m.to(dtype) for m in g[2:7])
+    W1, W3, b2 = w.W1.to(dtype), w.W3.to(dtype), w.b2.to(dtype)
+    s3 = _scale(p.logs3)
+    by_value = (gW3 * W3).reshape(9, len(s3), -1)
+    glogs1 = glogs2 = gedge1 = gedge3 = None
+    glogs3 = by_value.sum((0, 2)) + (g.b3 * w.b3).sum((0, 1))
+    gW3 = gW3.reshape(3, 3, len(s3), -1) * s3[:, None]
+    if p.logs1 is not None:
+        s2 = _scale(p.logs2)
+        glogs1 = LOG_SCALE_FACTOR * (gW1 * W1).sum(1)
+        glogs2 = LOG_SCALE_FACTOR * (by_value.sum((0, 1)) - gb2 * b2)
+        gW1, gW3, gb2 = gW1 * _scale(p.logs1)[:, None], gW3 * s2, gb2 / s2
+    gW1 = gW1.reshape(len(gW1), 3, 3, -1).permute(0, 3, 1, 2)
+    if p.edge1 is not None:
+        gW1, gedge1 = gW1[:, :-1], gW1[:, -1:]
+    if p.edge3 is not None:
+        frame = _frame(g.b3.shape[:2], s3).reshape(-1, 9)
+        gedge3 = ((s3 * g.b3).reshape(-1, len(s3)).T @ frame).reshape(p.edge3.shape)
+    return Parameters(
+        A=g.A,
+        a=g.a,
+        W1=gW1,
+        edge1=gedge1,
+        logs1=glogs1,
+        b1=gb1,
+        W2=gW2[:, :, None, None],
+        logs2=glogs2,
+        b2=gb2,
+        W3=gW3.permute(2, 3, 0, 1).flip(2, 3),
+        edge3=gedge3,
+        logs3=LOG_SCALE_FACTOR * glogs3,
+        b3=s3 * g.b3.sum((0, 1)),
+    )
+
+
+def _scale(logs: Tensor) -> Tensor:
+    return (LOG_SCALE_FACTOR * logs).exp()
+
+
+def _frame(size: tuple[int, int], like: Tensor) -> Tensor:
+    """Which of a pixel's 3×3 neighbours lie beyond the border: (h, w, 9), 1 or 0."""
+    return columns(like.new_zeros(1, *size, 0), outside=True)[0]
 
 
 # -- one step, forward and back ----------------------------------------------------------------
@@ -250,40 +328,42 @@ class _Step(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kind: Kind, z: Tensor, *weights: Tensor) -> tuple[Tensor | None, ...]:
-        y, logdet, s, t, h1, h2 = forward(z, Weights(*weights), kind)
+    def forward(kind: Kind, z: Tensor, *parameters: Tensor | None) -> tuple[Tensor | None, ...]:
+        w = ready(Parameters(*parameters), z.shape[1:3], kind.net_dtype)
+        y, logdet, s, t, h1, h2 = forward(z, w, kind)
         keep1, keep2 = kind.keep
         t = t if kind.scale == "exp" else None
         return y, logdet, s, t, h1 if keep1 else None, h2 if keep2 else None
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        kind, z, *weights = inputs
+        kind, z, *parameters = inputs
         y, _, *kept = output
         ctx.kind = kind
         ctx.mark_non_differentiable(*(k for k in kept if k is not None))
-        ctx.save_for_backward(z, y, *kept, *weights)
+        ctx.save_for_backward(z, y, *kept, *parameters)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        z, y, s, t, h1, h2, *weights = ctx.saved_tensors
-        w = Weights(*weights)
+        z, y, s, t, h1, h2, *parameters = ctx.saved_tensors
+        p = Parameters(*parameters)
+        w = ready(p, z.shape[1:3], ctx.kind.net_dtype)
         if torch.is_grad_enabled():  # for second derivatives all of this must be functions of z
             y, _, s, t, h1, h2 = forward(z, w, ctx.kind)
         elif h1 is None:
             h1, h2 = hidden(y.chunk(2, 3)[1], w, ctx.kind, h2)
         gz, gw = backward(z, y, w, ctx.kind, gy, glogdet, s, t, h1, h2)
-        return None, gz, *gw
+        return None, gz, *ready_backward(p, w, gw)
 
 
 class _Reversible(torch.autograd.Function):
     """All steps of a level; only the last y is kept, and each z is computed back from its y."""
 
     @staticmethod
-    def forward(ctx: Any, kind: Kind, z: Tensor, *flat: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, kind: Kind, z: Tensor, *flat: Tensor | None) -> tuple[Tensor, Tensor]:
         total = same_for_all(0.0, z)
-        for w in _chunks(flat):
-            z, logdet, *_ = forward(z, w, kind)
+        for p in _each(flat):
+            z, logdet, *_ = forward(z, ready(p, z.shape[1:3], kind.net_dtype), kind)
             total = total + logdet
         ctx.kind = kind
         ctx.save_for_backward(z, *flat)
@@ -293,18 +373,20 @@ class _Reversible(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
         y, *flat = ctx.saved_tensors
-        found: list[Tensor] = []
-        for w in reversed(_chunks(flat)):
-            z, s, t, h1, h2 = inverse(y, w, ctx.kind, torch.linalg.inv(w.A.double()))
+        found: list[Tensor | None] = []
+        for p in reversed(_each(flat)):
+            w = ready(p, y.shape[1:3], ctx.kind.net_dtype)
+            A_inv = torch.linalg.inv_ex(w.A.double()).inverse  # does not wait for a GPU
+            z, s, t, h1, h2 = inverse(y, w, ctx.kind, A_inv)
             gy, gw = backward(z, y, w, ctx.kind, gy, glogdet, s, t, h1, h2)
-            found = [*gw, *found]
+            found = [*ready_backward(p, w, gw), *found]
             y = z
         return None, gy, *found
 
 
-def _chunks(flat: Sequence[Tensor]) -> list[Weights]:
-    size = len(Weights._fields)
-    return [Weights(*flat[i : i + size]) for i in range(0, len(flat), size)]
+def _each(flat: Sequence[Tensor | None]) -> list[Parameters]:
+    size = len(Parameters._fields)
+    return [Parameters(*flat[i : i + size]) for i in range(0, len(flat), size)]
 
 
 # -- a level -----------------------------------------------------------------------------------
@@ -342,47 +424,40 @@ def _kind(coupling: Coupling, keep: tuple[bool, bool] = (True, True)) -> Kind:
     )
 
 
-def _prepare(
-    steps: Sequence[Step], h: int, w: int, keep: tuple[bool, bool] = (False, False)
-) -> tuple[Kind, list[Weights], Tensor]:
-    """The kind of the steps, their weights, and the constant part of their log-det."""
-    kind = _kind(steps[0].coupling, keep)
+def _parameters(steps: Sequence[Step]) -> tuple[list[Parameters], Tensor]:
+    """Those of each step, and Σ log|det A|."""
     dtype = steps[0].actnorm.b.dtype
     A, a, log_det = affine_maps(steps)
-    weights = []
-    for step, A_k, a_k in zip(steps, A.to(dtype).unbind(), a.to(dtype).unbind(), strict=True):
-        *net, b3 = net_weights(step.coupling.net, h, w)
-        if kind.net_dtype is not None:
-            net = [p.to(kind.net_dtype) for p in net]
-        weights.append(Weights(A_k, a_k, *net, b3))
-    return kind, weights, h * w * log_det
+    maps = zip(steps, A.to(dtype).unbind(), a.to(dtype).unbind(), strict=True)
+    return [Parameters(A_k, a_k, *parameters(s.coupling.net)) for s, A_k, a_k in maps], log_det
 
 
 def run(steps: Sequence[Step], x: Tensor, memory: str) -> tuple[Tensor, Tensor]:
     """What `Flow(steps)` computes: (N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
-    keep = KEPT.get(memory, (False, False))
-    kind, weights, log_det = _prepare(steps, *x.shape[2:], keep)
+    kind = _kind(steps[0].coupling, KEPT.get(memory, (False, False)))
+    each, log_det = _parameters(steps)
     z = x.permute(0, 2, 3, 1).contiguous()
-    total = same_for_all(log_det, x)
+    total = same_for_all(math.prod(x.shape[2:]) * log_det, x)
     if not torch.is_grad_enabled():
-        for w in weights:
-            z, logdet, *_ = forward(z, w, kind)
+        for p in each:
+            z, logdet, *_ = forward(z, ready(p, z.shape[1:3], kind.net_dtype), kind)
             total = total + logdet
     elif memory == "reversible":
-        z, logdet = _Reversible.apply(kind, z, *(p for w in weights for p in w))
+        z, logdet = _Reversible.apply(kind, z, *(value for p in each for value in p))
         total = total + logdet
     else:
-        for w in weights:
-            z, logdet, *_ = _Step.apply(kind, z, *w)
+        for p in each:
+            z, logdet, *_ = _Step.apply(kind, z, *p)
             total = total + logdet
     return z.permute(0, 3, 1, 2), total
 
 
 def run_back(steps: Sequence[Step], y: Tensor) -> Tensor:
     """What `Flow(steps).inverse` computes: (N, C, H, W) -> (N, C, H, W)."""
-    kind, weights, _ = _prepare(steps, *y.shape[2:])
+    kind = _kind(steps[0].coupling)
+    each, _ = _parameters(steps)
     z = y.permute(0, 2, 3, 1).contiguous()
-    inverses = torch.linalg.inv(torch.stack([w.A for w in weights]).double())
-    for w, A_inv in zip(reversed(weights), reversed(inverses), strict=True):
-        z, *_ = inverse(z, w, kind, A_inv)
+    inverses = torch.linalg.inv(torch.stack([p.A for p in each]).double())
+    for p, A_inv in zip(reversed(each), reversed(inverses), strict=True):
+        z, *_ = inverse(z, ready(p, z.shape[1:3], kind.net_dtype), kind, A_inv)
     return z.permute(0, 3, 1, 2)

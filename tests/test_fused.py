@@ -112,6 +112,7 @@ MUTANTS = {
     "W transposed": ("affine_maps", transposed),
     "ReLU's gradient": ("_relu_backward", lambda g, h: g),
     "rows": ("_rows", lambda g: g.mean((0, 1, 2))),
+    "a scale's gradient": ("LOG_SCALE_FACTOR", 1.0),
 }
 
 
@@ -143,11 +144,12 @@ def test_a_step_by_finite_differences_first_and_second(scale, keep):
     kind = fused.Kind(scale, outside=True, net_dtype=None, keep=keep)
     n, h, w, c, width = 2, 2, 3, 4, 3
     c_out = c // 2 if scale is None else c
-    shapes = [(c, c), (c,), (width, 9 * (c // 2 + 1)), (width,), (width, width), (width,)]
-    shapes += [(9 * c_out, width), (h, w, c_out)]
+    shapes = [(n, h, w, c), (c, c), (c,)]
+    shapes += [(width, c // 2, 3, 3), (width, 1, 3, 3), (width,), (width,)]
+    shapes += [(width, width, 1, 1), (width,), (width,)]
+    shapes += [(c_out, width, 3, 3), (c_out, 1, 3, 3), (c_out,), (c_out,)]
     tensors = [
-        (0.5 * torch.randn(s, dtype=torch.float64, generator=g)).requires_grad_()
-        for s in [(n, h, w, c), *shapes]
+        (0.3 * torch.randn(s, dtype=torch.float64, generator=g)).requires_grad_() for s in shapes
     ]
 
     def step(*inputs):
