@@ -18,7 +18,7 @@ two to rounding:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -268,27 +268,27 @@ def inverse(y: Tensor, w: Weights, kind: Kind, A_inv: Tensor) -> tuple[Tensor, .
 
 
 def backward(
-    z: Tensor,
-    y: Tensor,
     w: Weights,
     kind: Kind,
+    z: Tensor,
+    y: Tensor,
     gy: Tensor,
     glogdet: Tensor,
     s: Tensor,
     t: Tensor | None,
-    h1: Tensor,
-    h2: Tensor,
+    h1: Tensor | None,
+    h2: Tensor | None,
 ) -> tuple[Tensor, Weights]:
-    """The gradients with respect to z and to the weights."""
+    """The gradients with respect to z and to the weights; hidden layers not given: again."""
     y_a, x_b = y.chunk(2, 3)
+    if h1 is None:
+        h1, h2 = hidden(x_b, w, kind, h2)
     gy_a, gy_b = gy.chunk(2, 3)
     g = glogdet.to(y.dtype)[:, None, None, None]
     gx_a = gy_a * s
-    if (
-        kind.scale == "sigmoid"
-    ):  # ∂y_a/∂raw = (1 − s) s (x_a + t) = (1 − s) y_a, ∂log s/∂raw = 1 − s
+    if kind.scale == "sigmoid":  # ∂y_a/∂raw = (1 − s) s (x_a + t) = (1 − s) y_a; ∂log s: 1 − s
         gout = torch.cat([(gy_a * y_a + g) * (1 - s), gx_a], 3)
-    elif kind.scale == "exp":  # ∂y_a/∂raw = s x_a = y_a − t, ∂log s/∂raw = 1
+    elif kind.scale == "exp":  # ∂y_a/∂raw = s x_a = y_a − t; ∂log s: 1
         gout = torch.cat([gy_a * (y_a - t) + g, gy_a], 3)
     else:
         gout = gy_a
@@ -322,38 +322,78 @@ def _rows(g: Tensor) -> Tensor:
     return g.sum((0, 1, 2))
 
 
+# -- in pieces of the batch --------------------------------------------------------------------
+
+PIECE = 2**19
+"""Numbers a piece has in each hidden layer on a CPU, 2 MiB in float32: what one matrix product
+writes is still in the cache when the next one reads it.  A GPU takes the whole batch at once."""
+
+
+def pieces(z: Tensor, width: int) -> list[int]:
+    """How many images each piece of the batch has."""
+    n, h, w, _ = z.shape
+    size = n if z.is_cuda else max(1, min(n, PIECE // (h * w * width)))
+    return [min(size, n - i) for i in range(0, n, size)]
+
+
+def _forward(z: Tensor, p: Parameters, kind: Kind) -> list[tuple[Tensor, ...]]:
+    """`forward` of each piece."""
+    w = ready(p, z.shape[1:3], kind.net_dtype)
+    return [forward(part, w, kind) for part in z.split(pieces(z, len(p.W2)))]
+
+
+def step(z: Tensor, p: Parameters, kind: Kind) -> tuple[Tensor, Tensor]:
+    """z -> y and the coupling's log-det, where nothing is kept."""
+    y, logdet, *_ = zip(*_forward(z, p, kind), strict=True)
+    return torch.cat(y), torch.cat(logdet)
+
+
+def _backward(kind: Kind, p: Parameters, w: Weights, parts: Iterable[tuple]) -> tuple[Any, ...]:
+    """Gradients of z and of the parameters, from what `backward` needs of each piece."""
+    gz, gw = zip(*(backward(w, kind, *part) for part in parts), strict=True)
+    summed = Weights(*map(sum, zip(*gw, strict=True))) if len(gw) > 1 else gw[0]
+    return torch.cat(gz), *ready_backward(p, w, summed)
+
+
 class _Step(torch.autograd.Function):
     """A step that keeps what its kind says; z and y are its neighbours' y and z, kept once."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kind: Kind, z: Tensor, *parameters: Tensor | None) -> tuple[Tensor | None, ...]:
-        w = ready(Parameters(*parameters), z.shape[1:3], kind.net_dtype)
-        y, logdet, s, t, h1, h2 = forward(z, w, kind)
-        keep1, keep2 = kind.keep
-        t = t if kind.scale == "exp" else None
-        return y, logdet, s, t, h1 if keep1 else None, h2 if keep2 else None
+    def forward(kind: Kind, z: Tensor, *parameters: Tensor | None) -> tuple[Tensor, ...]:
+        y, logdet, *kept = zip(*_forward(z, Parameters(*parameters), kind), strict=True)
+        wanted = (True, kind.scale == "exp", *kind.keep)
+        kept = [part for parts, keep in zip(kept, wanted, strict=True) if keep for part in parts]
+        return torch.cat(y), torch.cat(logdet), *kept
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         kind, z, *parameters = inputs
         y, _, *kept = output
         ctx.kind = kind
-        ctx.mark_non_differentiable(*(k for k in kept if k is not None))
-        ctx.save_for_backward(z, y, *kept, *parameters)
+        ctx.mark_non_differentiable(*kept)
+        ctx.save_for_backward(z, y, *parameters, *kept)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        z, y, s, t, h1, h2, *parameters = ctx.saved_tensors
-        p = Parameters(*parameters)
-        w = ready(p, z.shape[1:3], ctx.kind.net_dtype)
+        z, y, *rest = ctx.saved_tensors
+        p, rest = Parameters(*rest[: len(Parameters._fields)]), rest[len(Parameters._fields) :]
+        kind, sizes = ctx.kind, pieces(z, len(p.W2))
+        w = ready(p, z.shape[1:3], kind.net_dtype)
         if torch.is_grad_enabled():  # for second derivatives all of this must be functions of z
-            y, _, s, t, h1, h2 = forward(z, w, ctx.kind)
-        elif h1 is None:
-            h1, h2 = hidden(y.chunk(2, 3)[1], w, ctx.kind, h2)
-        gz, gw = backward(z, y, w, ctx.kind, gy, glogdet, s, t, h1, h2)
-        return None, gz, *ready_backward(p, w, gw)
+            y, _, *kept = zip(*_forward(z, p, kind), strict=True)
+        else:
+            y = y.split(sizes)
+            kept = []
+            for keep in (True, kind.scale == "exp", *kind.keep):
+                kept.append(rest[: len(sizes)] if keep else [None] * len(sizes))
+                rest = rest[len(sizes) :] if keep else rest
+        grads = _backward(
+            kind, p, w,
+            zip(z.split(sizes), y, gy.split(sizes), glogdet.split(sizes), *kept, strict=True),
+        )  # fmt: skip
+        return None, *grads
 
 
 class _Reversible(torch.autograd.Function):
@@ -363,7 +403,7 @@ class _Reversible(torch.autograd.Function):
     def forward(ctx: Any, kind: Kind, z: Tensor, *flat: Tensor | None) -> tuple[Tensor, Tensor]:
         total = same_for_all(0.0, z)
         for p in _each(flat):
-            z, logdet, *_ = forward(z, ready(p, z.shape[1:3], kind.net_dtype), kind)
+            z, logdet = step(z, p, kind)
             total = total + logdet
         ctx.kind = kind
         ctx.save_for_backward(z, *flat)
@@ -377,10 +417,14 @@ class _Reversible(torch.autograd.Function):
         for p in reversed(_each(flat)):
             w = ready(p, y.shape[1:3], ctx.kind.net_dtype)
             A_inv = torch.linalg.inv_ex(w.A.double()).inverse  # does not wait for a GPU
-            z, s, t, h1, h2 = inverse(y, w, ctx.kind, A_inv)
-            gy, gw = backward(z, y, w, ctx.kind, gy, glogdet, s, t, h1, h2)
-            found = [*ready_backward(p, w, gw), *found]
-            y = z
+            sizes = pieces(y, len(p.W2))
+            inverses = [inverse(part, w, ctx.kind, A_inv) for part in y.split(sizes)]
+            z, *rest = zip(*inverses, strict=True)
+            gy, *more = _backward(
+                ctx.kind, p, w,
+                zip(z, y.split(sizes), gy.split(sizes), glogdet.split(sizes), *rest, strict=True),
+            )  # fmt: skip
+            y, found = torch.cat(z), [*more, *found]
         return None, gy, *found
 
 
@@ -440,7 +484,7 @@ def run(steps: Sequence[Step], x: Tensor, memory: str) -> tuple[Tensor, Tensor]:
     total = same_for_all(math.prod(x.shape[2:]) * log_det, x)
     if not torch.is_grad_enabled():
         for p in each:
-            z, logdet, *_ = forward(z, ready(p, z.shape[1:3], kind.net_dtype), kind)
+            z, logdet = step(z, p, kind)
             total = total + logdet
     elif memory == "reversible":
         z, logdet = _Reversible.apply(kind, z, *(value for p in each for value in p))
@@ -459,5 +503,7 @@ def run_back(steps: Sequence[Step], y: Tensor) -> Tensor:
     z = y.permute(0, 2, 3, 1).contiguous()
     inverses = torch.linalg.inv(torch.stack([p.A for p in each]).double())
     for p, A_inv in zip(reversed(each), reversed(inverses), strict=True):
-        z, *_ = inverse(z, ready(p, z.shape[1:3], kind.net_dtype), kind, A_inv)
+        w = ready(p, z.shape[1:3], kind.net_dtype)
+        parts = z.split(pieces(z, len(p.W2)))
+        z = torch.cat([inverse(part, w, kind, A_inv)[0] for part in parts])
     return z.permute(0, 3, 1, 2)

@@ -68,6 +68,24 @@ def test_the_same_numbers_and_gradients_as_the_layers(kind):
         )
 
 
+@pytest.mark.parametrize("kind", KINDS[::7], ids=name)
+def test_a_batch_in_pieces_is_the_same_batch(kind, monkeypatch):
+    model, x = make(**kind)
+    whole = everything(model, x)
+    monkeypatch.setattr(fused, "PIECE", 2 * 6 * 4 * 6)  # two images a piece at the first level
+    assert fused.pieces(torch.empty(3, 4, 6, 12), 6) == [2, 1]
+    first = None
+    for mode in MEMORY_MODES:
+        model.memory = mode
+        found = everything(model, x)
+        assert largest_gap(found, whole) < (1e-11 if mode == "reversible" else 1e-12)
+        first = first or found
+        if mode != "reversible":
+            assert all(torch.equal(a, b) for a, b in zip(found, first, strict=True))
+    with torch.no_grad():
+        assert (model.inverse(whole[0]) - x).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("kind", KINDS[::5], ids=name)
 def test_the_same_inverse_as_the_layers(kind):
     model, x = make(**kind)
