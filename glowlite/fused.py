@@ -18,7 +18,7 @@ two to rounding:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -227,15 +227,24 @@ class Kind(NamedTuple):
     keep: tuple[bool, bool]
 
 
-def hidden(x_b: Tensor, w: Weights, kind: Kind, h2: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """h₁ and h₂, the net's hidden layers, (N, H, W, width) each; h₂ only where it is not given."""
-    h1 = F.linear(columns(x_b, kind.outside).to(w.W1.dtype), w.W1, w.b1).relu_()
-    return h1, F.linear(h1, w.W2, w.b2).relu_() if h2 is None else h2
+Layers = tuple[Tensor, ...]
+"""A hidden layer of the net, (pixels, width), in pieces one below the other: see PIECE."""
 
 
-def told(h2: Tensor, w: Weights, kind: Kind, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """What the net says, as s (1 for additive couplings), t and log s."""
-    out = fold(F.linear(h2, w.W3).to(dtype)) + w.b3
+def hidden(x_b: Tensor, w: Weights, kind: Kind, h2: Layers | None = None) -> tuple[Layers, Layers]:
+    """h₁ and h₂, the net's hidden layers; h₂ only where it is not given."""
+    h1, new = [], []
+    for rows in _rows(columns(x_b, kind.outside).to(w.W1.dtype), w):
+        h1.append(F.linear(rows, w.W1, w.b1).relu_())
+        if h2 is None:
+            new.append(F.linear(h1[-1], w.W2, w.b2).relu_())
+    return tuple(h1), tuple(new) if h2 is None else h2
+
+
+def told(h2: Layers, like: Tensor, w: Weights, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
+    """What the net says, as s (1 for additive couplings), t and log s, of images as `like`."""
+    taps = torch.cat([F.linear(rows, w.W3) for rows in h2]).reshape(*like.shape[:3], -1)
+    out = fold(taps.to(like.dtype)) + w.b3
     if kind.scale is None:
         return out.new_ones(()), out, out.new_zeros(())
     raw, t = out.chunk(2, 3)
@@ -244,11 +253,13 @@ def told(h2: Tensor, w: Weights, kind: Kind, dtype: torch.dtype) -> tuple[Tensor
     return torch.sigmoid(raw + 2), t.contiguous(), F.logsigmoid(raw + 2)
 
 
-def forward(z: Tensor, w: Weights, kind: Kind) -> tuple[Tensor, ...]:
+def forward(
+    z: Tensor, w: Weights, kind: Kind
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Layers, Layers]:
     """z -> y, the coupling's log-det (N,) float64, and what `backward` may want: s, t, h₁, h₂."""
     x_a, x_b = F.linear(z, w.A, w.a).chunk(2, 3)
     h1, h2 = hidden(x_b, w, kind)
-    s, t, log_s = told(h2, w, kind, z.dtype)
+    s, t, log_s = told(h2, z, w, kind)
     y_a = s * (x_a + t) if kind.scale == "sigmoid" else s * x_a + t
     if kind.scale is None:
         logdet = same_for_all(0.0, z).clone()
@@ -257,32 +268,32 @@ def forward(z: Tensor, w: Weights, kind: Kind) -> tuple[Tensor, ...]:
     return torch.cat([y_a, x_b], 3), logdet, s, t, h1, h2
 
 
-def inverse(y: Tensor, w: Weights, kind: Kind, A_inv: Tensor) -> tuple[Tensor, ...]:
+def inverse(
+    y: Tensor, w: Weights, kind: Kind, A_inv: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Layers, Layers]:
     """y -> z, with A⁻¹ in float64, in which it is applied; and s, t, h₁, h₂."""
     y_a, x_b = y.chunk(2, 3)
     h1, h2 = hidden(x_b, w, kind)
-    s, t, _ = told(h2, w, kind, y.dtype)
+    s, t, _ = told(h2, y, w, kind)
     x_a = y_a / s - t if kind.scale == "sigmoid" else (y_a - t) / s
     z = F.linear((torch.cat([x_a, x_b], 3) - w.a).double(), A_inv).to(y.dtype)
     return z, s, t, h1, h2
 
 
 def backward(
-    w: Weights,
-    kind: Kind,
     z: Tensor,
     y: Tensor,
+    w: Weights,
+    kind: Kind,
     gy: Tensor,
     glogdet: Tensor,
     s: Tensor,
     t: Tensor | None,
-    h1: Tensor | None,
-    h2: Tensor | None,
+    h1: Layers,
+    h2: Layers,
 ) -> tuple[Tensor, Weights]:
-    """The gradients with respect to z and to the weights; hidden layers not given: again."""
+    """The gradients with respect to z and to the weights."""
     y_a, x_b = y.chunk(2, 3)
-    if h1 is None:
-        h1, h2 = hidden(x_b, w, kind, h2)
     gy_a, gy_b = gy.chunk(2, 3)
     g = glogdet.to(y.dtype)[:, None, None, None]
     gx_a = gy_a * s
@@ -292,67 +303,49 @@ def backward(
         gout = torch.cat([gy_a * (y_a - t) + g, gy_a], 3)
     else:
         gout = gy_a
-    gtaps = columns(gout).to(h2.dtype)
-    g2 = _relu_backward(gtaps @ w.W3, h2)
-    g1 = _relu_backward(g2 @ w.W2, h1)
-    gx_b = gy_b + fold((g1 @ w.W1).to(y.dtype))[..., : gy_b.shape[3]]
-    gx = torch.cat([gx_a, gx_b], 3)
-    return gx @ w.A, Weights(
-        A=_outer(gx, z),
-        a=_rows(gx),
-        W1=_outer(g1, columns(x_b, kind.outside).to(g1.dtype)),
-        b1=_rows(g1),
-        W2=_outer(g2, h1),
-        b2=_rows(g2),
-        W3=_outer(gtaps, h2),
-        b3=gout.sum(0),
-    )
+    gcols, gW1, gb1, gW2, gb2, gW3 = _net_backward(
+        _rows(columns(gout).to(w.W3.dtype), w),
+        _rows(columns(x_b, kind.outside).to(w.W1.dtype), w),
+        w, h1, h2,
+    )  # fmt: skip
+    gcols = gcols.reshape(*y.shape[:3], -1)
+    gx = torch.cat([gx_a, gy_b + fold(gcols.to(y.dtype))[..., : gy_b.shape[3]]], 3)
+    gA = gx.reshape(-1, gx.shape[3]).T @ z.reshape(-1, z.shape[3])
+    return gx @ w.A, Weights(gA, gx.sum((0, 1, 2)), gW1, gb1, gW2, gb2, gW3, b3=gout.sum(0))
+
+
+def _net_backward(
+    gtaps: Layers, cols: Layers, w: Weights, h1: Layers, h2: Layers
+) -> tuple[Tensor, ...]:
+    """From the gradient of W₃ h₂ to those of the columns, and of W₁ b₁ W₂ b₂ W₃."""
+    gcols, sums = [], None
+    for g3, x, a, b in zip(gtaps, cols, h1, h2, strict=True):
+        g2 = _relu_backward(g3 @ w.W3, b)
+        g1 = _relu_backward(g2 @ w.W2, a)
+        gcols.append(g1 @ w.W1)
+        products, biases = ((g1, x), (g2, a), (g3, b)), (g1.sum(0), g2.sum(0))
+        if sums is None:
+            sums = [g.T @ h for g, h in products], biases
+        else:
+            matrices = [torch.addmm(G, g.T, h) for G, (g, h) in zip(sums[0], products, strict=True)]
+            sums = matrices, [v + u for v, u in zip(sums[1], biases, strict=True)]
+    (gW1, gW2, gW3), (gb1, gb2) = sums
+    return torch.cat(gcols), gW1, gb1, gW2, gb2, gW3
 
 
 def _relu_backward(g: Tensor, h: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(g, h, 0)
 
 
-def _outer(g: Tensor, x: Tensor) -> Tensor:
-    """Σ over images and pixels of g xᵀ: the gradient of a matrix."""
-    return g.reshape(-1, g.shape[3]).T @ x.reshape(-1, x.shape[3])
-
-
-def _rows(g: Tensor) -> Tensor:
-    return g.sum((0, 1, 2))
-
-
-# -- in pieces of the batch --------------------------------------------------------------------
-
 PIECE = 2**19
 """Numbers a piece has in each hidden layer on a CPU, 2 MiB in float32: what one matrix product
 writes is still in the cache when the next one reads it.  A GPU takes the whole batch at once."""
 
 
-def pieces(z: Tensor, width: int) -> list[int]:
-    """How many images each piece of the batch has."""
-    n, h, w, _ = z.shape
-    size = n if z.is_cuda else max(1, min(n, PIECE // (h * w * width)))
-    return [min(size, n - i) for i in range(0, n, size)]
-
-
-def _forward(z: Tensor, p: Parameters, kind: Kind) -> list[tuple[Tensor, ...]]:
-    """`forward` of each piece."""
-    w = ready(p, z.shape[1:3], kind.net_dtype)
-    return [forward(part, w, kind) for part in z.split(pieces(z, len(p.W2)))]
-
-
-def step(z: Tensor, p: Parameters, kind: Kind) -> tuple[Tensor, Tensor]:
-    """z -> y and the coupling's log-det, where nothing is kept."""
-    y, logdet, *_ = zip(*_forward(z, p, kind), strict=True)
-    return torch.cat(y), torch.cat(logdet)
-
-
-def _backward(kind: Kind, p: Parameters, w: Weights, parts: Iterable[tuple]) -> tuple[Any, ...]:
-    """Gradients of z and of the parameters, from what `backward` needs of each piece."""
-    gz, gw = zip(*(backward(w, kind, *part) for part in parts), strict=True)
-    summed = Weights(*map(sum, zip(*gw, strict=True))) if len(gw) > 1 else gw[0]
-    return torch.cat(gz), *ready_backward(p, w, summed)
+def _rows(columns: Tensor, w: Weights) -> Layers:
+    """(N, H, W, …) -> (pixels, …), in pieces."""
+    rows = columns.reshape(-1, columns.shape[3])
+    return rows.split(len(rows) if rows.is_cuda else max(1, PIECE // len(w.W2)))
 
 
 class _Step(torch.autograd.Function):
@@ -361,39 +354,35 @@ class _Step(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kind: Kind, z: Tensor, *parameters: Tensor | None) -> tuple[Tensor, ...]:
-        y, logdet, *kept = zip(*_forward(z, Parameters(*parameters), kind), strict=True)
-        wanted = (True, kind.scale == "exp", *kind.keep)
-        kept = [part for parts, keep in zip(kept, wanted, strict=True) if keep for part in parts]
-        return torch.cat(y), torch.cat(logdet), *kept
+    def forward(kind: Kind, z: Tensor, *parameters: Tensor | None) -> tuple[Tensor | None, ...]:
+        w = ready(Parameters(*parameters), z.shape[1:3], kind.net_dtype)
+        y, logdet, s, t, h1, h2 = forward(z, w, kind)
+        keep1, keep2 = kind.keep
+        t = t if kind.scale == "exp" else None
+        return y, logdet, s, t, *(h1 if keep1 else ()), *(h2 if keep2 else ())
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
         kind, z, *parameters = inputs
         y, _, *kept = output
         ctx.kind = kind
-        ctx.mark_non_differentiable(*kept)
+        ctx.mark_non_differentiable(*(k for k in kept if k is not None))
         ctx.save_for_backward(z, y, *parameters, *kept)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         z, y, *rest = ctx.saved_tensors
-        p, rest = Parameters(*rest[: len(Parameters._fields)]), rest[len(Parameters._fields) :]
-        kind, sizes = ctx.kind, pieces(z, len(p.W2))
+        n, kind = len(Parameters._fields), ctx.kind
+        p, s, t, layers = Parameters(*rest[:n]), rest[n], rest[n + 1], rest[n + 2 :]
         w = ready(p, z.shape[1:3], kind.net_dtype)
         if torch.is_grad_enabled():  # for second derivatives all of this must be functions of z
-            y, _, *kept = zip(*_forward(z, p, kind), strict=True)
+            y, _, s, t, h1, h2 = forward(z, w, kind)
+        elif all(kind.keep):
+            h1, h2 = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         else:
-            y = y.split(sizes)
-            kept = []
-            for keep in (True, kind.scale == "exp", *kind.keep):
-                kept.append(rest[: len(sizes)] if keep else [None] * len(sizes))
-                rest = rest[len(sizes) :] if keep else rest
-        grads = _backward(
-            kind, p, w,
-            zip(z.split(sizes), y, gy.split(sizes), glogdet.split(sizes), *kept, strict=True),
-        )  # fmt: skip
-        return None, *grads
+            h1, h2 = hidden(y.chunk(2, 3)[1], w, kind, layers or None)
+        gz, gw = backward(z, y, w, kind, gy, glogdet, s, t, h1, h2)
+        return None, gz, *ready_backward(p, w, gw)
 
 
 class _Reversible(torch.autograd.Function):
@@ -403,7 +392,7 @@ class _Reversible(torch.autograd.Function):
     def forward(ctx: Any, kind: Kind, z: Tensor, *flat: Tensor | None) -> tuple[Tensor, Tensor]:
         total = same_for_all(0.0, z)
         for p in _each(flat):
-            z, logdet = step(z, p, kind)
+            z, logdet, *_ = forward(z, ready(p, z.shape[1:3], kind.net_dtype), kind)
             total = total + logdet
         ctx.kind = kind
         ctx.save_for_backward(z, *flat)
@@ -417,14 +406,9 @@ class _Reversible(torch.autograd.Function):
         for p in reversed(_each(flat)):
             w = ready(p, y.shape[1:3], ctx.kind.net_dtype)
             A_inv = torch.linalg.inv_ex(w.A.double()).inverse  # does not wait for a GPU
-            sizes = pieces(y, len(p.W2))
-            inverses = [inverse(part, w, ctx.kind, A_inv) for part in y.split(sizes)]
-            z, *rest = zip(*inverses, strict=True)
-            gy, *more = _backward(
-                ctx.kind, p, w,
-                zip(z, y.split(sizes), gy.split(sizes), glogdet.split(sizes), *rest, strict=True),
-            )  # fmt: skip
-            y, found = torch.cat(z), [*more, *found]
+            z, s, t, h1, h2 = inverse(y, w, ctx.kind, A_inv)
+            gy, gw = backward(z, y, w, ctx.kind, gy, glogdet, s, t, h1, h2)
+            y, found = z, [*ready_backward(p, w, gw), *found]
         return None, gy, *found
 
 
@@ -484,7 +468,7 @@ def run(steps: Sequence[Step], x: Tensor, memory: str) -> tuple[Tensor, Tensor]:
     total = same_for_all(math.prod(x.shape[2:]) * log_det, x)
     if not torch.is_grad_enabled():
         for p in each:
-            z, logdet = step(z, p, kind)
+            z, logdet, *_ = forward(z, ready(p, z.shape[1:3], kind.net_dtype), kind)
             total = total + logdet
     elif memory == "reversible":
         z, logdet = _Reversible.apply(kind, z, *(value for p in each for value in p))
@@ -504,6 +488,5 @@ def run_back(steps: Sequence[Step], y: Tensor) -> Tensor:
     inverses = torch.linalg.inv(torch.stack([p.A for p in each]).double())
     for p, A_inv in zip(reversed(each), reversed(inverses), strict=True):
         w = ready(p, z.shape[1:3], kind.net_dtype)
-        parts = z.split(pieces(z, len(p.W2)))
-        z = torch.cat([inverse(part, w, kind, A_inv)[0] for part in parts])
+        z, *_ = inverse(z, w, kind, A_inv)
     return z.permute(0, 3, 1, 2)
