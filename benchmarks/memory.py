@@ -117,7 +117,7 @@ def slopes(rows: list[dict[str, Any]], name: str, what: str) -> tuple[float, flo
     """MiB a unit of K: an image, and whatever the batch; least squares through `line`."""
     points = line(rows, name, what)
     per_image, fixed = np.polyfit(list(points), list(points.values()), 1)[0]
-    return float(per_image), float(fixed)
+    return round(float(per_image), 6) + 0.0, round(float(fixed), 6) + 0.0  # no −0.000
 
 
 def default_names() -> list[str]:
