@@ -212,7 +212,9 @@ def _data_options(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--data-dir", help="folder with the original files you already have")
     group.add_argument("--cache-dir", help="folder for decoded images")
     group.add_argument("--download", action="store_true", help="fetch files that may be fetched")
-    group.add_argument("--skip-corrupt", action="store_true", help="leave damaged images out")
+    group.add_argument(
+        "--skip-corrupt", action="store_true", default=None, help="leave damaged images out"
+    )
 
 
 def _train_options(verb: argparse.ArgumentParser, title: str) -> None:

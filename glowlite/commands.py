@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def resume(args: Namespace) -> int:
     from glowlite import train as training
 
     names = ("minutes", "epochs", "save_minutes", "device", "data_dir", "cache_dir")
+    names += ("skip_corrupt",)
     changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     if "minutes" in changes:
         changes.setdefault("epochs", None)
@@ -381,8 +383,9 @@ def _some(model: Any, args: Namespace, n: int) -> torch.Tensor:
 
 
 def _open(
-    name: str, split: str, size: int | None, args: Namespace, **where: str | None
+    name: str, split: str, size: int | None, args: Namespace, where: Mapping[str, Any]
 ) -> data.ImageSet:
+    """Images, found as the arguments say, or else as `where` does: a run's settings."""
     return data.load(
         name,
         split,
@@ -390,15 +393,14 @@ def _open(
         data_dir=args.data_dir or where.get("data_dir"),
         cache_dir=args.cache_dir or where.get("cache_dir"),
         download=args.download,
-        on_corrupt="skip" if args.skip_corrupt else "error",
+        on_corrupt="skip" if args.skip_corrupt or where.get("skip_corrupt") else "error",
     )
 
 
 def _sets(config: TrainConfig, args: Namespace) -> tuple[data.ImageSet, ...]:
     """What to train on, what to look at during the run, and the test set."""
-    where = {"data_dir": config.data_dir, "cache_dir": config.cache_dir}
     splits = ("fit", "valid", "test") if config.holdout else ("train", "test", "test")
-    return tuple(_open(config.data, split, config.size, args, **where) for split in splits)
+    return tuple(_open(config.data, split, config.size, args, vars(config)) for split in splits)
 
 
 def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:
@@ -407,15 +409,14 @@ def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:
     name = args.data or settings.get("data")
     if not name:
         raise ValueError("this file does not say what it was trained on; name images with --data")
-    where = {}
+    where = {} if args.data else settings
     if Path(args.run).is_dir() and not args.data:
         from glowlite.train import read_config
 
-        config = read_config(args.run)["train"]
-        where = {"data_dir": config.data_dir, "cache_dir": config.cache_dir}
+        where = vars(read_config(args.run)["train"])  # with the folders of this machine
     c, h, w = model.shape
     size = settings.get("size") if not args.data else (h if h == w else None)
-    images = _open(name, split, size, args, **where)
+    images = _open(name, split, size, args, where)
     if images.shape != (h, w, c):
         raise ValueError(f"{name} has images of shape {images.shape}; this model needs {(h, w, c)}")
     return images

@@ -33,6 +33,7 @@ class TrainConfig:
     size: int | None = _option(None, "side of the images in pixels, where the data can be resized")
     data_dir: str | None = _option(None, "folder with files you already have")
     cache_dir: str | None = _option(None, "folder for the decoded images")
+    skip_corrupt: bool = _option(False, "leave damaged images out", hidden=True)
     preset: str = _option("small", "where the other values came from", hidden=True)
     seed: int = _option(0, "seed of everything random")
     minutes: float | None = _option(None, "train for this long; the schedule follows the clock")

@@ -260,6 +260,24 @@ def test_bench_prints_three_rows(run, capsys):
     assert all(word in said for word in ("training step", "bits/dim", "sampling", "floor"))
 
 
+def test_a_run_remembers_that_it_skips_damaged_images(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for i in range(60):
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    (tmp_path / "pictures" / "broken.png").write_bytes(b"no picture")
+    run = str(tmp_path / "a")
+    arguments = ["train", f"folder:{tmp_path}/pictures", *TRAIN[2:], "--out", run]
+    assert "--skip-corrupt" in fails(capsys, *arguments)
+    assert main([*arguments, "--skip-corrupt"]) == 0
+    assert main(["resume", run, "--epochs", "2"]) == 0
+    assert main(["eval", run, "--limit", "2"]) == 0
+    assert main(["eval", f"{run}/ema.safetensors", "--limit", "2"]) == 0
+    other = ["--data", f"folder:{tmp_path}/pictures"]
+    assert "--skip-corrupt" in fails(capsys, "eval", run, *other), "asked for this run's data only"
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     fetch = Batches.__call__
     with monkeypatch.context() as patch:

@@ -229,7 +229,7 @@ class _PartWriter:
 def _corrupt(name: str, reason: str, more: str = "") -> DataError:
     return DataError(
         f"{name}{more}: cannot be read as an image ({reason}). Repair or remove it, or leave out "
-        "such images with on_corrupt='skip' (--on-corrupt skip)"
+        "such images with on_corrupt='skip' (--skip-corrupt)"
     )
 
 
