@@ -78,8 +78,11 @@ class Jacobian:
     def logabsdet_error(self) -> float:
         """A bound on the error of ``logabsdet``; inf where J may be singular.
 
-        With G = |J⁻¹||E|:  |log det(J + E) − log det J| ≤ tr G · (−log(1 − ρ)/ρ), ρ = ρ(G) < 1.
-        To first order this is Σ |J⁻¹| ∘ |E|ᵀ.  E includes the rounding of the LU factors.
+        With G = |J⁻¹||E| and its spectral radius ρ < 1, of D dimensions:
+            |log|det(J + E)| − log|det J|| ≤ tr G + D ρ² / (2(1 − ρ)),
+        for the difference is Σₖ ± tr(J⁻¹E)ᵏ/k, and |tr(J⁻¹E)ᵏ| ≤ tr Gᵏ ≤ D ρᵏ.  The first term is
+        Σ |J⁻¹| ∘ |E|ᵀ; the second is what counts where tr G = 0, as for errors off the diagonal of
+        J = I.  E includes the rounding of the LU factors.
         """
         if not np.isfinite(self.logabsdet):
             return np.inf
@@ -100,9 +103,9 @@ class Jacobian:
             v = gv / max(gv.max(), 1e-300) + 1e-9
         if rho >= 0.5:
             return np.inf
-        tail = -np.log1p(-rho) / rho if rho > 0 else 1.0
+        tail = len(g) * rho**2 / (2 * (1 - rho))
         logs = np.abs(np.log(np.abs(np.diag(lu))))
-        return float(np.trace(g) * tail + 4 * EPS * (1.0 + logs.sum()))
+        return float(np.trace(g) + tail + 4 * EPS * (1.0 + logs.sum()))
 
 
 def jacobian(f: Callable, x: np.ndarray, *, max_dim: int = MAX_DIM) -> Jacobian:

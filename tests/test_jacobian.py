@@ -89,6 +89,30 @@ def test_bounds_of_the_log_det_hold_for_badly_conditioned_maps():
         assert abs(J.logabsdet - np.log(d).sum()) <= J.logabsdet_error
 
 
+def test_the_bound_of_the_log_det_counts_errors_off_the_diagonal():
+    """tr(J⁻¹E) is 0 for these, and the log-det moves all the same, by log(1 − e²)."""
+    for e in (0.3, 1e-3, 1e-7):
+        error = np.array([[0.0, e], [e, 0.0]])
+        J = ref.Jacobian(np.eye(2), error, np.ones(2), np.zeros(2), 0.0)
+        for sign in (1, -1):
+            moved = np.linalg.slogdet(np.eye(2) + error * [[1], [sign]])[1]
+            assert abs(moved) <= J.logabsdet_error < 3 * e**2 + 1e-14
+    corner = jacobian(lambda x: x + 0.3 * np.abs(x[..., ::-1]), np.zeros(2))
+    assert corner.logabsdet_error > -np.log(1 - 0.3**2)  # it is no measurement there
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_bound_of_the_log_det_holds_for_any_error_within_its_entries(seed):
+    rng = np.random.default_rng(seed)
+    d, size = rng.integers(2, 9), 10.0 ** rng.uniform(-6, -1)
+    value = np.linalg.qr(rng.standard_normal((d, d)))[0] * np.exp(rng.standard_normal(d) / 3)
+    error = size * rng.random((d, d)) * (rng.random((d, d)) < 0.6)
+    J = ref.Jacobian(value, error, np.ones(d), np.zeros(d), 0.0)
+    for _ in range(50):
+        e = error * rng.choice([-1, 1], (d, d))
+        assert abs(np.linalg.slogdet(value + e)[1] - J.logabsdet) <= J.logabsdet_error
+
+
 def test_a_singular_map_has_no_log_det():
     J = jacobian(lambda x: x @ np.ones((3, 3)), np.ones(3))
     assert J.logabsdet_error == np.inf
