@@ -12,7 +12,7 @@ import pytest
 
 from course import show, style
 from course.figures import fingerprint
-from course.predict import predict
+from course.predict import Prediction, ask, predict, predictions
 
 
 def _print(draw, data, **options):
@@ -243,17 +243,24 @@ def test_the_style_tells_curves_apart_without_colour():
 
 
 def test_predict_asks_and_folds_the_answer():
-    question = predict("Is <b> one?", ["yes", "no"], "no", "It is two.")
+    question = Prediction("Is <b> one?", ("yes", "no"), "no", "It is two.")
     html = question._repr_html_()
     assert html.count("<details>") == 2
     assert "<b> one" not in html
     assert "Answer: B. It is two." in repr(question)
     with pytest.raises(ValueError, match="not one of the options"):
-        predict("?", ["yes", "no"], "perhaps", "")
+        Prediction("?", ("yes", "no"), "perhaps", "")
     with pytest.raises(ValueError, match="at least two"):
-        predict("?", ["yes"], 0, "")
-    with pytest.raises(ValueError, match="0 to 1"):
-        predict("?", ["yes", "no"], 2, "")
+        Prediction("?", ("yes",), "yes", "")
+
+
+def test_a_prediction_is_found_by_its_id():
+    known = predictions()["change.humps"]
+    assert predict("change.humps") == known
+    ask("change.humps", known.question, list(known.options), known.answer, known.why)
+    with pytest.raises(ValueError, match="change.humps.*twice"):
+        ask("change.humps", "?", ["yes", "no"], "no", "")
+    assert "Did you mean change.humps" in str(predict("change.hump"))
 
 
 def test_a_title_above_an_axis_of_fixed_aspect_is_not_cut_off(monkeypatch):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from course.exercise import Exercise, registry
-from tools.guard import offences
+from course.predict import predictions
+from tools.guard import PREDICT, offences
 from tools.notebooks import FOLDER, build, code, execute, exercise, find, inject, md, run, solve
 
 NOTEBOOKS = find()
@@ -26,6 +27,14 @@ def test_a_notebook_keeps_the_rules(path):
 def test_a_notebook_runs_with_all_solutions_filled_in(path):
     answers = solve(path)
     assert [id for id, right in answers.items() if not right] == []
+
+
+def test_each_prediction_is_asked_once():
+    sources = [
+        cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells
+    ]
+    asked = [text.strip('"') for source in sources for text in PREDICT.findall(source)]
+    assert sorted(asked) == sorted(predictions())
 
 
 # The guard itself: one good notebook, and one offence at a time.
@@ -46,7 +55,7 @@ def good(tmp_path_factory):
             "import matplotlib.pyplot as plt\nimport numpy as np\n\n"
             "from course import check, predict, progress, show, style\n\nstyle.use()"
         ),
-        code('predict("What is log|det I|?", ["0", "1"], "0", "det I is 1.")'),
+        code('predict("change.humps")'),
         code(
             "fig, ax = plt.subplots()\nax.plot([1, 2, 4])\n"
             'show(fig, "A line that rises ever faster, from one to four.")'
@@ -200,6 +209,7 @@ WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "ab"}, "text/
         (_cell(5, source="### Your turn"), "a heading of level 3 follows one of level 1"),
         (_cell(5, source="## Ours"), "no 'Your turn'"),
         (_cell(3, source="1"), "no prediction question"),
+        (_cell(3, source='predict("Is it?", ["yes", "no"], "no", "It is not.")'), "no prediction;"),
         (_cell(6, source="1 + 1"), "'actnorm.forward' is registered and missing here"),
         (lambda b: b.cells.append({**copy.deepcopy(b.cells[5]), "id": "x"}), "stands there twice"),
         (_cell(6, source='check("actnorm.nothing", print)'), "'actnorm.nothing' is not registered"),

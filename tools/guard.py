@@ -10,6 +10,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from course.predict import predictions
 from tools.notebooks import CHECK
 
 WORDS = 1500
@@ -19,6 +20,8 @@ COLUMNS = 100
 """Of code and of printed lines: what JupyterLab shows beside its sidebar, in 1280 pixels."""
 SHORT = {"00"}
 """Notebooks that may be shorter than `CELLS` and need no exercise of their own."""
+
+PREDICT = re.compile(r"(?<![\w.])predict\(([^)\n]*)")
 
 _SOURCE = {
     r"clear_output": "clear_output hides outputs from comparison",
@@ -148,6 +151,10 @@ def _exercises(path: Path, book: NotebookNode, exercises: dict):
             state = "Wrong." if item.stub_deserves else "Not done yet."
             if not stored.startswith(f"{id}: {state}"):
                 yield f"the stored result of {id!r} is not that of its stub"
+    for cell in cells:
+        for inside in PREDICT.findall(cell.source):
+            if inside.strip("\"'") not in predictions():
+                yield f"predict({inside}) names no prediction; its text stands in exercises/"
     if path.name[:2] in SHORT:
         return
     if not ids:
@@ -156,7 +163,7 @@ def _exercises(path: Path, book: NotebookNode, exercises: dict):
         c.cell_type == "markdown" and re.search(r"your turn", c.source, re.I) for c in book.cells
     ):
         yield "no 'Your turn'"
-    if not any(re.search(r"\bpredict\(", c.source) for c in cells):
+    if not any(PREDICT.search(c.source) for c in cells):
         yield "no prediction question"
 
 

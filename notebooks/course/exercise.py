@@ -16,7 +16,7 @@ import pkgutil
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -227,9 +227,13 @@ def _find(id: Any) -> Exercise | Message:
             f'"{next(iter(known), "actnorm.forward")}"; '
             f"what came was of type {type(id).__name__}."
         )
+    return _unknown("exercise", id, known, " progress() lists them all.")
+
+
+def _unknown(what: str, id: str, known: Iterable[str], otherwise: str = "") -> Message:
     near = difflib.get_close_matches(id, known, n=3, cutoff=0.4)
-    also = f" Did you mean {' or '.join(near)}?" if near else " progress() lists them all."
-    return Message(f"There is no exercise {id!r}.{also}")
+    also = f" Did you mean {' or '.join(near)}?" if near else otherwise
+    return Message(f"There is no {what} {id!r}.{also}")
 
 
 _MARKS = {

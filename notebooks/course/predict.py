@@ -2,6 +2,8 @@
 
 Each option is a fold that the reader opens, and behind it stands whether it is so and why. It
 needs no kernel and no widget, works on a printed or shared page, and shows the same each time.
+The text stands in the room's module (course/exercises/), since in the cell, above its own folds,
+it would give the answer away: the cell only says `predict("change.humps")`.
 """
 
 from __future__ import annotations
@@ -9,22 +11,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from .exercise import _box, _inline
+from .exercise import Message, _box, _inline, _load, _unknown
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
-    """A question with options; `answer` counts from 0."""
+    """A question with options; `answer` is the right option's text.
+
+    Raises:
+        ValueError: fewer than two options, or an answer that is not among them.
+
+    >>> Prediction("What is log|det I|?", ("0", "1"), "0", "det I = 1, and log 1 = 0.")
+    Predict: What is log|det I|?
+      A. 0
+      B. 1
+    <BLANKLINE>
+    Answer: A. det I = 1, and log 1 = 0.
+    """
 
     question: str
     options: tuple[str, ...]
-    answer: int
+    answer: str
     why: str
+
+    def __post_init__(self) -> None:
+        if len(self.options) < 2:
+            raise ValueError(f"options needs at least two entries, not {len(self.options)}")
+        if self.answer not in self.options:
+            raise ValueError(f"answer {self.answer!r} is not one of the options")
 
     def __repr__(self) -> str:
         lines = [f"Predict: {self.question}"]
         lines += [f"  {_letter(k)}. {text}" for k, text in enumerate(self.options)]
-        lines += ["", f"Answer: {_letter(self.answer)}. {self.why}"]
+        lines += ["", f"Answer: {_letter(self.options.index(self.answer))}. {self.why}"]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -33,7 +52,7 @@ class Prediction:
             f"<div style='margin-left:1.2em'>"
             + (
                 f"<b>Yes.</b> {_inline(self.why)}"
-                if k == self.answer
+                if text == self.answer
                 else "<b>Not so.</b> Think again, then open another."
             )
             + "</div></details>"
@@ -46,28 +65,26 @@ class Prediction:
         )
 
 
-def predict(question: str, options: list[str], answer: int | str, why: str) -> Prediction:
-    """Ask before showing. `answer` is the right option's text, or its number from 0.
+_asked: dict[str, Prediction] = {}
 
-    Raises:
-        ValueError: fewer than two options, or an answer that is not among them.
 
-    >>> predict("What is log|det I|?", ["0", "1"], "0", "det I = 1, and log 1 = 0.")
-    Predict: What is log|det I|?
-      A. 0
-      B. 1
-    <BLANKLINE>
-    Answer: A. det I = 1, and log 1 = 0.
-    """
-    if len(options) < 2:
-        raise ValueError(f"options needs at least two entries, not {len(options)}")
-    if isinstance(answer, str):
-        if answer not in options:
-            raise ValueError(f"answer {answer!r} is not one of the options")
-        answer = list(options).index(answer)
-    if not 0 <= answer < len(options):
-        raise ValueError(f"answer must be 0 to {len(options) - 1}, not {answer}")
-    return Prediction(question, tuple(options), answer, why)
+def ask(id: str, question: str, options: list[str], answer: str, why: str) -> None:
+    """Add a prediction to the course. Raises ValueError if its id is taken, or as `Prediction`."""
+    prediction = Prediction(question, tuple(options), answer, why)
+    if _asked.setdefault(id, prediction) != prediction:
+        raise ValueError(f"the prediction id {id!r} is used twice")
+
+
+def predictions() -> dict[str, Prediction]:
+    """All predictions by id."""
+    _load()
+    return dict(_asked)
+
+
+def predict(id: str) -> Prediction | Message:
+    """Ask before showing: the prediction `id`, its answers folded away."""
+    known = predictions()
+    return known[id] if id in known else _unknown("prediction", id, known)
 
 
 def _letter(k: int) -> str:

@@ -4,6 +4,7 @@ import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
 from course.judge import judge_layer
+from course.predict import ask
 from reference import Flow, jacobian
 
 NOTEBOOK = "01_change_of_variables"
@@ -714,4 +715,42 @@ def sinh_layer(x, s):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "change.humps",
+    "The noise z has one hump, at 0. How many humps has x = g(z) = arcsinh(5z)?",
+    ["one, at 0, but wider", "two", "one, moved to the right"],
+    "two",
+    "g is steepest at z = 0: it pulls the middle of the noise apart and leaves the tails close "
+    "together. Where things are pulled apart, the density falls.",
+)
+
+ask(
+    "change.area",
+    "A cell lies where log|det J| = −0.7. What does the warp do to its area?",
+    ["turns it over", "takes 0.7 away", "about halves it"],
+    "about halves it",
+    "The factor is exp(−0.7), about 0.5. A log-determinant of 0 keeps the area.",
+)
+
+ask(
+    "change.error",
+    "h has come down to 1e-3 and the central error has fallen 100-fold at each step. From 1e-6 "
+    "on to 1e-13, the error …",
+    ["goes on falling", "stays where it is", "rises again"],
+    "rises again",
+    "f is computed to about 16 digits. The two values then differ only in their last digits, "
+    "and the rounding left there is divided by 2h.",
+)
+
+ask(
+    "change.other_half",
+    "The slide says 'upper triangular'. And if the other half is changed?",
+    ["still upper", "lower", "full"],
+    "lower",
+    "The block of ∂y_b/∂x_a stands below the diagonal. Either way only the diagonal counts.",
 )
