@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import glowlite
-from course.sliders import EditPanel, TemperaturePanel
+from course.sliders import EditPanel, TemperaturePanel, WalkPanel
 from glowlite import latent
 from glowlite.data import make_faces
 from glowlite.evaluate import to_tensor
@@ -36,11 +36,17 @@ def pixels(panel):
     return np.asarray(Image.open(io.BytesIO(panel.picture.value)).convert("RGB"))
 
 
-def faces(panel, n):
-    """The pictures on the panel at their own size, uint8 (n, 16, 16, 3)."""
+def faces(panel, n, rows=1):
+    """The pictures on the panel at their own size, row by row, uint8 (rows · n, 16, 16, 3)."""
     sheet = pixels(panel)
-    assert sheet.shape == (64, 66 * n - 2, 3)
-    return np.stack([sheet[2::4, 66 * k + 2 : 66 * k + 66 : 4] for k in range(n)])
+    assert sheet.shape == (66 * rows - 2, 66 * n - 2, 3)
+    return np.stack(
+        [
+            sheet[66 * i + 2 : 66 * i + 66 : 4, 66 * k + 2 : 66 * k + 66 : 4]
+            for i in range(rows)
+            for k in range(n)
+        ]
+    )
 
 
 def test_the_temperature_slider_shows_the_model_at_that_temperature(model):
@@ -60,6 +66,28 @@ def test_the_same_noise_at_every_temperature_and_one_image_at_0(model):
     assert (faces(panel, 4) == faces(panel, 4)[:1]).all()
     panel.temperature.value = 0.7
     assert panel.picture.value == before
+
+
+def test_the_walk_slider_shows_what_latent_interpolate_gives(model, images):
+    a, b = images[:2], images[1:]
+    panel = WalkPanel(model, a, b)
+    expected = latent.interpolate(model, a, b, 5)[0].permute(0, 1, 3, 4, 2).numpy()
+    for t in (0.75, 0.0, 0.25, 1.0, 0.5):  # the slider starts at 0.5
+        panel.t.value = t
+        shown = faces(panel, 3, rows=2).reshape(2, 3, 16, 16, 3)
+        np.testing.assert_array_equal(shown[:, 1], expected[:, round(4 * t)])
+        np.testing.assert_array_equal(shown[:, [0, 2]], expected[:, [0, 4]])  # the ends stand
+
+
+def test_the_walk_starts_half_way_and_its_ends_are_the_images(model, images):
+    panel = WalkPanel(model, images[:1], images[2:])
+    first = panel.picture.value
+    assert panel.t.value == 0.5
+    panel.t.value = 0.0
+    ends = (images[[0, 0, 2]] >> 3 << 3).permute(0, 2, 3, 1).numpy()  # in 5 bits
+    np.testing.assert_array_equal(faces(panel, 3), ends)
+    panel.t.value = 0.5
+    assert panel.picture.value == first
 
 
 def test_the_edit_slider_shows_what_latent_edit_gives(model, images):
@@ -90,5 +118,6 @@ def test_the_attributes_differ_and_the_slider_stays_when_one_changes(model, imag
 
 def test_a_panel_has_words_where_there_is_no_browser(model, images):
     assert "temperature" in repr(TemperaturePanel(model, n=1))
+    assert "walk" in repr(WalkPanel(model, images[:1], images[1:2]))
     vector = [torch.zeros(shape, dtype=torch.float64) for shape in model.latent_shapes]
     assert "strength" in repr(EditPanel(model, images, {"none": vector}))

@@ -1,4 +1,4 @@
-"""Sliders for notebook 10: a sample's temperature, an edit's strength.
+"""Sliders for notebook 10: a sample's temperature, a walk between faces, an edit's strength.
 
 The notebook shows the same as still strips; the panels only let one stop in between.
 """
@@ -29,6 +29,19 @@ def png(images: torch.Tensor | np.ndarray, columns: int) -> bytes:
     return buffer.getvalue()
 
 
+def _slider(name: str, value: float, low: float, high: float, step: float) -> widgets.FloatSlider:
+    """A slider that speaks when it is let go: each picture is a pass through the model."""
+    return widgets.FloatSlider(
+        value=value,
+        min=low,
+        max=high,
+        step=step,
+        description=name,
+        style=_STYLE,
+        continuous_update=False,
+    )
+
+
 class TemperaturePanel(widgets.VBox):
     """Samples z ~ N(0, τ²) of fixed noise, x = f⁻¹(τ·ε); a slider moves τ.
 
@@ -40,15 +53,7 @@ class TemperaturePanel(widgets.VBox):
         noise = torch.Generator().manual_seed(seed)
         like = next(model.parameters())
         self._noise = torch.randn(n, model.dims, generator=noise, dtype=like.dtype)
-        self.temperature = widgets.FloatSlider(
-            value=0.7,
-            min=0.0,
-            max=1.2,
-            step=0.05,
-            description="temperature",
-            style=_STYLE,
-            continuous_update=False,
-        )
+        self.temperature = _slider("temperature", 0.7, 0.0, 1.2, 0.05)
         self.picture = widgets.Image(format="png")
         self.temperature.observe(self._draw, "value")
         self._draw()
@@ -62,6 +67,35 @@ class TemperaturePanel(widgets.VBox):
 
     def __repr__(self) -> str:
         return "A slider for the temperature of samples; run the cell to use it."
+
+
+class WalkPanel(widgets.VBox):
+    """z_t = (1 − t)·f(a) + t·f(b), decoded, between the two images it leads from and to.
+
+    a, b: uint8 (N, C, H, W), a row for each pair. ``panel.t.value = 0.25`` redraws
+    ``panel.picture``. The ends are exact: at t = 0 the middle image is a, at 1 it is b.
+    """
+
+    def __init__(self, model: FlowModel, a: torch.Tensor, b: torch.Tensor) -> None:
+        self.model = model
+        self._ends = latent.encode(model, a), latent.encode(model, b)
+        self._a, self._b = self._at(0.0), self._at(1.0)
+        self.t = _slider("from a to b", 0.5, 0.0, 1.0, 0.05)
+        self.picture = widgets.Image(format="png")
+        self.t.observe(self._draw, "value")
+        self._draw()
+        super().__init__([self.t, self.picture])
+
+    def _at(self, t: float) -> torch.Tensor:
+        moved = [p + t * (q - p) for p, q in zip(*self._ends, strict=True)]
+        return latent.decode(self.model, moved)[0]
+
+    def _draw(self, _change: object = None) -> None:
+        rows = torch.stack([self._a, self._at(self.t.value), self._b], 1)
+        self.picture.value = png(rows.flatten(0, 1), 3)
+
+    def __repr__(self) -> str:
+        return "A slider for the walk between two images; run the cell to use it."
 
 
 class EditPanel(widgets.VBox):
@@ -81,15 +115,7 @@ class EditPanel(widgets.VBox):
             description="attribute",
             style=_STYLE,
         )
-        self.strength = widgets.FloatSlider(
-            value=0.0,
-            min=-1.5,
-            max=1.5,
-            step=0.25,
-            description="strength",
-            style=_STYLE,
-            continuous_update=False,
-        )
+        self.strength = _slider("strength", 0.0, -1.5, 1.5, 0.25)
         self.picture = widgets.Image(format="png")
         self.attribute.observe(self._draw, "value")
         self.strength.observe(self._draw, "value")
