@@ -37,6 +37,8 @@ class World:
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch sees no GPU; use cpu or auto")
+        if self.device.index is not None and self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # streams, events and graphs are the current one's
         use_tf32(False)
         if self.size > 1 and not distributed.is_initialized():
             backend = "nccl" if self.device.type == "cuda" else "gloo"
@@ -73,8 +75,10 @@ class World:
         distributed.all_reduce(message)
         sizes = [g.numel() for g in grads] + [1] * len(extra)
         parts = message.split(sizes)
-        for parameter, part in zip(parameters, parts, strict=False):
-            parameter.grad = part.view_as(parameter)
+        for parameter, grad, part in zip(parameters, grads, parts, strict=False):
+            # Into the gradient, whose memory format is its parameter's: a fused optimiser walks
+            # both from end to end.
+            parameter.grad = grad.copy_(part.view_as(grad))
         return [part[0] for part in parts[len(parameters) :]]
 
     def agree(self, *values: float) -> list[float]:

@@ -85,14 +85,18 @@ def work(rank, port, folder):
                 patch.setattr(target, name, value)
             found[f"{batch} {mutant}"] = gradients(f"{folder}/{batch}-{mutant}", world, batch)
     torch.set_default_dtype(torch.float32)
-    found["whole"] = whole(f"{folder}/whole", world)
+    for name, changes in WHOLE.items():
+        found[name] = whole(f"{folder}/{name}", world, **changes)
     torch.save(found, f"{folder}/{rank}.pt")
     world.close()
 
 
-def whole(folder, world):
+WHOLE = {"whole": {}, "channels last": {"channels_last": True}}
+
+
+def whole(folder, world, **changes):
     train_set, test_set = image_sets()
-    run = training.start(folder, config(), MODEL, train_set, test_set, world)
+    run = training.start(folder, config(**changes), MODEL, train_set, test_set, world)
     training.train(run, train_set, test_set, world, say=lambda _: None)
     return run.model.state_dict()
 
@@ -139,7 +143,19 @@ def test_the_test_above_would_notice(tmp_path, together, mutant):
         assert max(gap(start, their_start) for their_start, _, _ in theirs) > 1e-4
 
 
-def test_a_whole_run_ends_with_equal_weights(tmp_path, together):
-    first, second = (found["whole"] for found in together)
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_run_ends_with_equal_weights(tmp_path, together, name):
+    first, second = (found[name] for found in together)
     assert gap(first, second) == 0
-    assert gap(first, whole(tmp_path / "alone", World("cpu"))) < 1e-4
+    assert gap(first, whole(tmp_path / "alone", World("cpu"), **WHOLE[name])) < 1e-4
+
+
+def test_every_process_works_on_its_own_gpu(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for asked in ("cuda:1", "cuda", "cpu"):
+        World(asked)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert World("cuda").device == torch.device("cuda:3")
+    assert taken == [torch.device("cuda:1"), torch.device("cuda:3")]
