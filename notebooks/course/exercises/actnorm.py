@@ -7,6 +7,7 @@ import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
 from course.judge import Verdict, judge_values
+from course.predict import ask
 from reference import ActNorm
 
 NOTEBOOK = "04_actnorm"
@@ -637,4 +638,40 @@ class SavedActNorm:
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "actnorm.negative",
+    "Scale red by −1, and leave green and blue alone. What is the log-determinant?",
+    ["negative", "0", "not defined"],
+    "0",
+    "log|−1| = 0. Red is turned over, like a film negative; no volume is gained or lost.",
+)
+
+ask(
+    "actnorm.diagonal",
+    "How often does s₁ = 1.5 stand on the diagonal of this 24 × 24 matrix?",
+    ["once", "4 times", "6 times"],
+    "6 times",
+    "Once for each of the h·w = 2·3 pixels.",
+)
+
+ask(
+    "actnorm.histogram",
+    "The histogram of red is lopsided, with a spike where red is as bright as it can be. And "
+    "after actnorm?",
+    ["a bell curve", "lopsided, with the spike"],
+    "lopsided, with the spike",
+    "s·x + b moves and stretches. The shape stays, however unlike a normal it is.",
+)
+
+ask(
+    "actnorm.company",
+    "The same face, in two different batches. Is its y the same?",
+    ["with both", "with actnorm only", "with batch norm only"],
+    "with actnorm only",
+    "Actnorm's s and b are numbers of the layer; batch norm's come with the company.",
 )

@@ -4,6 +4,7 @@ import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
 from course.judge import judge_layer
+from course.predict import ask
 from reference import Conv1x1, Permutation, jacobian
 
 NOTEBOOK = "05_invertible_1x1_conv"
@@ -536,4 +537,33 @@ def conv1x1_layer(x, W):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "conv1x1.entries",
+    "The image has 2 · 3 · 3 = 18 numbers, so the Jacobian is 18 × 18. How many of its 324 "
+    "entries can differ from 0?",
+    ["9", "54", "324"],
+    "54",
+    "Each of the 6 pixels has its own 3 × 3 block, and no pixel looks at another: 6 · 9 = 54.",
+)
+
+ask(
+    "conv1x1.rotations",
+    "Of 200 random orthogonal 12 × 12 matrices, how many are rotations?",
+    ["all 200", "about half", "none"],
+    "about half",
+    "Drawn evenly from all orthogonal matrices. But read what raw QR does, below.",
+)
+
+ask(
+    "conv1x1.towards_zero",
+    "As t goes to 0, what does log|det W(t)| do?",
+    ["goes to 0", "goes to −∞", "jumps from +1 to −1"],
+    "goes to −∞",
+    "|det W| = |t|: areas vanish, and the log of the area's factor has no lower end. A "
+    "flattened cloud cannot be unflattened.",
 )

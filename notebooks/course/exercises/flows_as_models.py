@@ -6,6 +6,7 @@ from scipy.special import ndtr
 
 import reference
 from course.exercise import Case, Exercise, Mutant, register
+from course.predict import ask
 
 NOTEBOOK = "02_flows_as_models"
 LOG_2PI = np.log(2 * np.pi)
@@ -668,4 +669,35 @@ def bits_per_dim(log_p, shape, n_bits):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "flows.noise",
+    "Now add noise U(0, 1) to every k before asking for -log2 p. As w shrinks, the average …",
+    ["falls without end too", "stops at 0", "never goes below H"],
+    "never goes below H",
+    "The noise fills the whole cell, and a narrow bump leaves most of the cell without mass. "
+    "Over a cell the average of -log2 p is at least -log2 of the cell's mass.",
+)
+
+ask(
+    "flows.levels",
+    "Another: levels k/255, noise U(0, 1/256). How many 8-bit pixels survive the way back, "
+    "floor(256 x)?",
+    ["all", "99.6 %", "about half"],
+    "about half",
+    "256·k/255 = k + k/255: the levels creep ahead, until at the top nearly every noise value "
+    "falls into the next cell.",
+)
+
+ask(
+    "flows.cold",
+    "T goes to 0. Where do the samples x = arcsinh(5·T·z) go?",
+    ["to the two humps", "to the valley between them", "to ±∞"],
+    "to the valley between them",
+    "T = 0 is z = 0, so x = g(0) = 0. The mode of the noise is not carried to a mode of the "
+    "data: the log-determinant has a say too.",
 )

@@ -12,6 +12,7 @@ from scipy.linalg import lu, solve_triangular
 from course.attempt import attempt
 from course.exercise import Case, Exercise, Mutant, register
 from course.judge import Verdict, judge_layer, judge_values
+from course.predict import ask
 from reference import Conv1x1LU, jacobian
 
 NOTEBOOK = "06_lu_decomposition"
@@ -745,4 +746,39 @@ def lu_layer(x, p, l, u, s):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "lu.orthogonal",
+    "W is orthogonal (a rotation, perhaps with a mirror). Which of its factors are?",
+    ["all", "only P", "P and L"],
+    "only P",
+    "The product of L and U + diag(s) is orthogonal; each alone is sheared.",
+)
+
+ask(
+    "lu.directions",
+    "c = 6: W has 36 numbers. With U lower, in how many directions can it move?",
+    ["36", "21", "6"],
+    "21",
+    "Lower times lower is lower triangular: c(c+1)/2 = 21 entries, whatever the 36 numbers do.",
+)
+
+ask(
+    "lu.cost",
+    "From c = 4 to c = 512, 128 times more channels. What grows 128 times, what two million?",
+    ["elimination 128, sum two million", "sum 128, elimination two million"],
+    "sum 128, elimination two million",
+    "128 = 128¹ and 128³ is about two million.",
+)
+
+ask(
+    "lu.residual",
+    "W gets harder to invert. What happens to |W x̂ − y|, relative to |y|?",
+    ["grows for both", "grows for the inverse matrix only", "grows for the solves only"],
+    "grows for the inverse matrix only",
+    "Each solve answers its triangle nearly exactly, whatever the condition.",
 )

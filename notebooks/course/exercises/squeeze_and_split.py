@@ -3,6 +3,7 @@
 import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
+from course.predict import ask
 from reference import Glow, Split, Squeeze, checkerboard_mask
 
 NOTEBOOK = "03_squeeze_and_split"
@@ -676,4 +677,39 @@ def latent_shapes(h, w, c, levels):
             Mutant("a list", lambda *a: latent_shapes(*a).tolist(), deserves="is a list"),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "squeeze.first_pixel",
+    "Which four numbers make up the first pixel of the squeezed image, in order?",
+    ["0, 1, 2, 3", "0, 1, 6, 7", "0, 6, 12, 18"],
+    "0, 1, 6, 7",
+    "The first 2 × 2 block: 0 and 1 in the first row, 6 and 7 below them.",
+)
+
+ask(
+    "squeeze.half",
+    "Halve the 12 channels of an RGB image. What is in the first half, with Glow's order?",
+    ["two of four pixels, in full colour", "all red, half of the green", "all red and green"],
+    "all red, half of the green",
+    "Glow's order puts all four pixels of a colour together.",
+)
+
+ask(
+    "squeeze.chess",
+    "For which images does arange(h·w) % 2, reshaped to (h, w), give a chess board?",
+    ["all", "those with odd w", "those with even w"],
+    "those with odd w",
+    "The count runs on from row to row. If w is even, each row starts with the same colour.",
+)
+
+ask(
+    "split.share",
+    "What share of all numbers leaves at the first split, at the finest resolution?",
+    ["1/6", "1/4", "1/2"],
+    "1/2",
+    "Half of the channels at the finest resolution: 128 · 128 · 6 numbers.",
 )

@@ -4,6 +4,7 @@ import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
 from course.judge import judge_layer
+from course.predict import ask
 from reference import ActNorm
 
 
@@ -121,4 +122,15 @@ def triple(x):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "start.back",
+    "Now go back, from z to x. How much of each face is lost?",
+    ["nothing", "the fine detail", "it is another face"],
+    "nothing",
+    "An invertible map loses nothing: what comes back differs by rounding only.",
 )
