@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -22,8 +23,9 @@ class Graphed:
     the learning rate has to be a tensor (`schedule.make_optimizer(graph=True)`).
 
     The first three calls run as they are, on the stream of the recording, so that libraries and
-    the optimiser allocate outside the graph.  Where recording fails `say` tells, and every call
-    runs as it is.
+    the optimiser allocate outside the graph.  Where recording fails `say` tells why (stderr has
+    the line), and every call runs as it is.  PyTorch's allocator takes a failed recording for one
+    that goes on, and refuses once it has to free memory: a new process without the graph is safer.
     """
 
     plain_calls = 3
@@ -46,7 +48,11 @@ class Graphed:
             try:
                 self.replay = self.record()
             except RuntimeError as error:
-                self.say(f"cuda graph: not possible here ({error}); training without it")
+                traceback.print_exc()
+                while error.__context__ is not None:  # the last only says that there was a first
+                    error = error.__context__
+                what = f"{type(error).__name__}: {error}"
+                self.say(f"cuda graph: not possible here ({what}); training without it")
         if self.replay is None:
             return self.step(*inputs)
         for ours, new in zip(self.inputs, inputs, strict=True):
@@ -66,9 +72,12 @@ class Graphed:
 
     def record(self) -> Callable[[], object]:
         """Record `step` of `inputs` into `result` -> what replays it.  Recording runs nothing."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.result = self.step(*self.inputs)
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, stream=self.side):
+                self.result = self.step(*self.inputs)
+        finally:
+            torch.cuda.set_stream(here)  # `graph` does not come back from a recording that failed
         return graph.replay
 
 

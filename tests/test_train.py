@@ -667,16 +667,47 @@ def test_a_replayed_step_trains_the_same_model(tmp_path, straight, monkeypatch):
         assert torch.allclose(tensor, theirs[name], rtol=1e-4, atol=1e-6), name
 
 
-def test_a_graph_that_cannot_be_recorded_is_said_and_done_without(tmp_path):
+def test_a_graph_that_cannot_be_recorded_is_said_and_done_without(tmp_path, capsys):
     class Broken(Recorded):
         def record(self):
-            raise RuntimeError("operation not permitted")
+            try:
+                raise RuntimeError("this operation waits")
+            finally:  # as torch.cuda.graph: what is raised last says least
+                raise RuntimeError("due to a previous error")
 
     lines, seen = [], []
     step = Broken(lambda x: seen.append(x) or x, lines.append)
     for i in range(4):
         assert step(torch.tensor(i)) == i
-    assert len(seen) == 4 and len(lines) == 1 and "cuda graph: not possible here" in lines[0]
+    what = "RuntimeError: this operation waits"
+    assert lines == [f"cuda graph: not possible here ({what}); training without it"]
+    assert len(seen) == 4 and "in record" in capsys.readouterr().err
+
+
+def test_a_recording_leaves_the_stream_as_it_was(monkeypatch):
+    """With torch.cuda played by a stand-in, whose `graph` sets a stream and does not come back."""
+    now = ["ours"]
+
+    class Graph:
+        def __init__(self, _graph, stream):
+            now[0] = stream
+
+        def __enter__(self):
+            raise RuntimeError("no")
+
+        def __exit__(self, *_):
+            pass
+
+    for name, value in {
+        "CUDAGraph": object, "graph": Graph, "current_stream": lambda: now[0],
+        "set_stream": lambda stream: now.__setitem__(0, stream),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    step = Graphed(lambda: None, print)
+    step.side = "the plain calls'"
+    with pytest.raises(RuntimeError, match="no"):
+        step.record()
+    assert now == ["ours"]
 
 
 def test_two_recordings_of_one_step_are_refused():
