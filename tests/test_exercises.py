@@ -3,6 +3,7 @@
 Below that: whatever a student hands over, `check` answers with a sentence, in bounded time.
 """
 
+import re
 import threading
 import time
 
@@ -339,6 +340,25 @@ def test_an_untouched_broken_layer_is_no_attempt(monkeypatch, tmp_path):
     assert [row[3:] for row in progress().rows if row[1] == broken.id] == [("open", 0)]
     assert not check(broken.id, identity)
     assert [row[3:] for row in progress().rows if row[1] == broken.id] == [("tried", 1)]
+
+
+def test_a_mended_class_is_recorded(monkeypatch, tmp_path):
+    monkeypatch.setenv("GLOW_COURSE_PROGRESS", str(tmp_path / "p.json"))
+    broken = registry()["actnorm.broken"]
+    assert check(broken.id, broken.solution)
+    assert [row[3:] for row in progress().rows if row[1] == broken.id] == [("solved", 1)]
+
+
+@pytest.mark.parametrize("item", [e for e in EXERCISES if e.stub_deserves], ids=lambda e: e.id)
+def test_the_faults_of_a_broken_layer_are_named_once_a_line_was_changed(item):
+    told = judge(item, item.stub_function()).message
+    found = re.match("Two|Three", told)
+    head = f"{found[0]} faults as it stands. Find them" if found else "It fails as it stands. Find"
+    # As in a notebook, where it stands on other lines of another file.
+    untouched = str(check(item.id, item.define("\n\n\n" + item.stub)))
+    assert head in untouched and told not in untouched
+    touched = re.sub(r"(?m)^( +)return ", r"\1print(end=''); return ", item.stub)
+    assert told in str(check(item.id, item.define(touched)))
 
 
 def test_an_id_is_used_once():

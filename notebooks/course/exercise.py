@@ -8,6 +8,7 @@ mutants test the exercise: every one must be rejected with its sentence (tests/t
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -19,6 +20,7 @@ import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from html import escape
+from types import CodeType
 from typing import Any
 
 from . import progress as _progress
@@ -52,8 +54,9 @@ class Exercise:
     `truth` is an independent source of the right values (from `reference`), by default the
     solution itself; `returns` names the parts of the returned tuple, for messages. A stub that is
     a *broken layer to mend* rather than an empty one has the message it deserves in
-    `stub_deserves`. `judge` replaces the comparison of values: `judge(exercise, fn) -> Verdict`.
-    `imports` is what the notebook has imported when the stub is reached.
+    `stub_deserves`; untouched, it is told the number of faults only. `judge` replaces the
+    comparison of values: `judge(exercise, fn) -> Verdict`. `imports` is what the notebook has
+    imported when the stub is reached.
     """
 
     id: str
@@ -159,19 +162,35 @@ def check(id: str, fn: Callable) -> Message:
     if not isinstance(exercise, Exercise):
         return exercise
     verdict = judge(exercise, fn)
-    if verdict.status != "not done" and not _untouched(exercise, fn):
+    if verdict.status == "wrong" and _untouched(exercise, fn):
+        verdict = dataclasses.replace(verdict, message=_head(verdict.message))
+    elif verdict.status != "not done":
         _progress.current().update(exercise.id, attempted=True, solved=verdict.status == "right")
     return _result(exercise, verdict)
 
 
 def _untouched(exercise: Exercise, fn: Callable) -> bool:
     """Whether `fn` is the stub as handed out: a broken layer nobody has touched is no attempt."""
+    return callable(fn) and _essence(fn) == _essence(exercise.stub_function())
 
-    def essence(function: Callable) -> tuple | None:
-        code = getattr(function, "__code__", None)
-        return code and (code.co_code, code.co_names, code.co_consts)
 
-    return essence(fn) == essence(exercise.stub_function())
+def _essence(thing: Any) -> Any:
+    """What a function, or each function of a class, does; not where it was written."""
+    if isinstance(thing, type):
+        return {name: _essence(part) for name, part in vars(thing).items() if callable(part)}
+    code = getattr(thing, "__code__", thing)
+    if isinstance(code, CodeType):
+        inner = tuple(_essence(constant) for constant in code.co_consts)
+        return code.co_code, code.co_names, code.co_varnames, inner
+    return thing
+
+
+def _head(message: str) -> str:
+    """Of the sentence on a broken layer, how many faults it names: they are there to be found."""
+    count = re.match(r"Two|Three", message)
+    if not count:
+        return "It fails as it stands. Find out why before you open a hint."
+    return f"{count[0]} faults as it stands. Find them before you open a hint."
 
 
 def judge(exercise: Exercise, fn: Callable) -> Verdict:
