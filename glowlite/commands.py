@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -130,6 +131,7 @@ def eval(args: Namespace) -> int:  # the verb's name
     from glowlite.evaluate import evaluate
 
     model = _model(args)
+    out = _output(args, "eval.json") if args.out else None
     images = _images(model, args)
     count = min(args.limit or len(images), len(images))
     labels = images.labels[:count] if model.n_classes else None
@@ -139,10 +141,11 @@ def eval(args: Namespace) -> int:  # the verb's name
             progress=bar.update,
         )  # fmt: skip
     print(f"{args.run}, {images.name} {images.split}, {args.weights} weights: {result}")
-    if args.out:
+    if out:
         value = {"run": str(args.run), "data": images.name, "split": images.split}
         value |= {"weights": args.weights, **result.as_dict()}
-        _say_written(checkpoint.write_json(_output(args, "eval.json"), value))
+        _say_written(checkpoint.write_json(out, value))
+    _say_next("sample", args)
     return 0
 
 
@@ -168,6 +171,7 @@ def sample(args: Namespace) -> int:
     _say_written(save_grid(out, torch.cat(pictures), columns=args.n if several else None))
     if several:
         print("rows: temperature " + ", ".join(f"{t:g}" for t in args.temperature))
+    _say_next("interpolate", args)
     return 0
 
 
@@ -187,6 +191,7 @@ def reconstruct(args: Namespace) -> int:
         f"above: the images in {model.config.n_bits} bits; below: decoded from their latents. "
         f"max |x − f⁻¹(f(x))| = {error:.1e}; {len(images) - wrong} of {len(images)} pixel for pixel"
     )
+    _say_next("interpolate", args)
     return 0
 
 
@@ -202,12 +207,16 @@ def interpolate(args: Namespace) -> int:
         if len(images) < 2:
             raise ValueError("--images: at least two files are needed to walk between")
         a, b = images[:-1], images[1:]
+    elif len(images) < 2:
+        raise ValueError("interpolate needs at least two test images; there is one")
     else:
+        images = images[: len(images) // 2 * 2]
         a, b = images[0::2], images[1::2]
     frames, exploded = latent.interpolate(model, a, b, args.steps, _zeros(model, len(a)))
     _say_written(save_grid(out, frames.flatten(0, 1), columns=args.steps))
     print("each row walks from its first image to its last, linearly in all latents")
     _count_exploded(exploded)
+    _say_next("edit", args, "--help")
     return 0
 
 
@@ -225,7 +234,15 @@ def edit(args: Namespace) -> int:
     names = labelled.names
     if not args.score and args.attribute not in names:
         raise ValueError(f"attribute is {args.attribute!r}; it must be one of {', '.join(names)}")
-    out = _output(args, "scores.png" if args.score else f"edit-{args.attribute}.png")
+    if args.score:
+        if args.out and Path(args.out).suffix != ".png":
+            raise ValueError(
+                f"--out is {args.out!r}; --score writes a picture and, beside it, the numbers as "
+                "JSON: name the picture, with .png at the end"
+            )
+        out = _output(args, "scores.png", ".json")
+    else:
+        out = _output(args, f"edit-{args.attribute}.png")
     count = min(args.learn, len(labelled))
     has = np.asarray(labelled.attributes[:count])
     if not args.score:
@@ -243,6 +260,10 @@ def edit(args: Namespace) -> int:
         + f"; the direction was learned from {count:,} labelled images"
     )
     _count_exploded(exploded)
+    if shown.name == "faces":
+        _say_next("edit", args, "--score")
+    else:
+        _say_next("verify", args)
     return 0
 
 
@@ -264,8 +285,8 @@ def _score(model: Any, vectors: list, shown: data.ImageSet, out: Path, args: Nam
         )
     print(score)
     _say_written(save_scores(out, score))
-    if Path(out).suffix == ".png":
-        _say_written(checkpoint.write_json(Path(out).with_suffix(".json"), score.as_dict()))
+    _say_written(checkpoint.write_json(out.with_suffix(".json"), score.as_dict()))
+    _say_next("verify", args)
     return 0
 
 
@@ -276,36 +297,48 @@ def verify(args: Namespace) -> int:
     model = _model(args)
     images = to_tensor(_images(model, args).images[:8], next(model.parameters()).device)
     one, classes = images[:1], _zeros(model, 1)
+    shape = model.shape if args.full else checks.crop_shape(model)
+    dims = math.prod(shape)
+    if args.full and dims > checks.MAX_DIMS:
+        raise ValueError(f"--full: {dims:,} dimensions; at most {checks.MAX_DIMS:,} can be checked")
     print(checks.HEAD)
     lines = []
     for line in checks.verify_layers(model, one, classes):
         print(line, flush=True)
         lines.append(line)
-    shape = model.shape if args.full else checks.crop_shape(model)
     if args.full:
         seconds = checks.estimate_seconds(model, one, classes)
         print(f"the whole map at {shape}: about {seconds:,.0f} seconds on this machine", flush=True)
         if seconds > 600 and not args.yes and sys.stdin.isatty():
             if input("go on? [y/N] ").strip().lower() not in ("y", "yes"):
                 return 1
-    with tqdm(total=int(np.prod(shape)), unit=" rows", disable=None, leave=False) as bar:
-        folder = Path(args.run) if args.full and Path(args.run).is_dir() else None
-        line = checks.verify_map(
-            model, one, classes, full=args.full, progress=bar.update, folder=folder
-        )
-    print(line)
-    lines.append(line)
+    if dims > checks.MAX_DIMS:
+        print(f"the whole map is left out: {dims:,} dimensions even on a crop")
+    else:
+        with tqdm(total=dims, unit=" rows", disable=None, leave=False) as bar:
+            folder = Path(args.run) if args.full and Path(args.run).is_dir() else None
+            line = checks.verify_map(
+                model, one, classes, full=args.full, progress=bar.update, folder=folder
+            )
+        print(line)
+        lines.append(line)
     gap = checks.float32_gap(model, images, _zeros(model, len(images)))
     print(
         f"as it runs, against float64, on {len(images)} images: log-det within "
         f"{gap['logdet']:.1e} nats, max |x − f⁻¹(f(x))| {gap['round_trip']:.1e} "
         f"(float64: {gap['round_trip_float64']:.1e})"
     )
-    wrong = [line.name.strip() for line in lines if not line.ok]
-    if wrong:
-        print(f"WRONG: {', '.join(wrong)}")
+    for verdict in ("WRONG", "UNCERTAIN"):
+        if found := [line.name for line in lines if line.verdict == verdict]:
+            print(f"{verdict}: {', '.join(found)}")
+    if not all(line.ok for line in lines):
+        print("next: python -m reference  (is the same layer right there?)")
         return 1
     print(f"all {len(lines)} agree")
+    if args.full or math.prod(model.shape) > checks.MAX_DIMS:
+        _say_next("bench", args)
+    else:
+        _say_next("verify", args, "--full")
     return 0
 
 
@@ -318,6 +351,7 @@ def bench(args: Namespace) -> int:
     if args.bf16 and hasattr(model, "set_net_dtype"):
         model.set_net_dtype(torch.bfloat16)
     print(timing.measure(model, args.batch))
+    _say_next("info", args)
     return 0
 
 
@@ -333,6 +367,10 @@ def info(args: Namespace) -> int:
             f"{header['seconds'] / 60:.1f} minutes of training on {header['train']['data']}\n"
         )
     print(draw(model))
+    if header:
+        _say_next("sample", args)
+    else:
+        print(f"next: glowlite train DATA --preset {args.run}")
     return 0
 
 
@@ -370,14 +408,18 @@ def _some(model: Any, args: Namespace, n: int) -> torch.Tensor:
         return to_tensor(images.images[np.sort(rows)], device)
     from PIL import Image, ImageOps
 
+    from glowlite.data.pixels import read
+
     c, h, w = model.shape
+    if c not in (1, 3):
+        raise ValueError(f"--images: pictures have 1 or 3 channels, this model's images {c}")
     found = []
     for name in args.images:
         try:
-            with Image.open(name) as picture:
-                fitted = ImageOps.fit(picture.convert("L" if c == 1 else "RGB"), (w, h))
-        except Image.UnidentifiedImageError:
-            raise ValueError(f"{name} is not a picture") from None
+            picture = read(Path(name).read_bytes(), c)
+        except ValueError as error:
+            raise ValueError(f"{name} cannot be read as a picture: {error}") from None
+        fitted = ImageOps.fit(picture, (w, h), Image.Resampling.LANCZOS)
         found.append(np.asarray(fitted).reshape(h, w, c))
     return to_tensor(np.stack(found), device)
 
@@ -422,19 +464,27 @@ def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:
     return images
 
 
-def _output(args: Namespace, name: str) -> Path:
-    """--out, or a new name in the run's folder; an existing file needs --force."""
+def _output(args: Namespace, name: str, *beside: str) -> Path:
+    """--out, or a new name in the run's folder; an existing file needs --force.
+
+    beside: endings of further files that are written under that name.
+    """
+
+    def taken(path: Path) -> list[Path]:
+        return [p for p in (path, *map(path.with_suffix, beside)) if p.exists()]
+
     if args.out:
         path = Path(args.out)
-        if path.exists() and not args.force:
-            raise FileExistsError(17, "exists already; --force overwrites it", str(path))
+        if taken(path) and not args.force:
+            there = str(taken(path)[0])
+            raise FileExistsError(17, "exists already; --force overwrites it", there)
         if not path.parent.is_dir():
             raise FileNotFoundError(2, "no such folder", str(path.parent))
         return path
     folder = Path(args.run) if Path(args.run).is_dir() else Path()
     stem, suffix = name.rsplit(".", 1)
     number = 1
-    while (folder / f"{stem}-{number}.{suffix}").exists():
+    while taken(folder / f"{stem}-{number}.{suffix}"):
         number += 1
     return folder / f"{stem}-{number}.{suffix}"
 
@@ -449,6 +499,10 @@ def _count_exploded(exploded: torch.Tensor) -> None:
 
 def _say_written(path: Path) -> None:
     print(f"wrote {path}")
+
+
+def _say_next(verb: str, args: Namespace, *more: str) -> None:
+    print("next:", shlex.join(["glowlite", verb, str(args.run), *more]))
 
 
 def _notes(world: World) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -14,8 +16,8 @@ import torch
 from PIL import Image
 
 import glowlite
-from glowlite import checkpoint
-from glowlite.cli import _VERBS, main
+from glowlite import checkpoint, commands, data
+from glowlite.cli import _VERBS, build_parser, main
 from glowlite.data import drawn
 from glowlite.train import Batches
 
@@ -150,18 +152,67 @@ def test_own_pictures(run, tmp_path, capsys):
     assert size(out) == (4 * 66 - 2, 64)
     assert "two files" in fails(capsys, "interpolate", run, "--images", files[0])
     (tmp_path / "c.png").write_text("no picture")
-    assert "c.png is not a picture" in fails(
-        capsys, "reconstruct", run, "--images", tmp_path / "c.png"
-    )
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-100])
+    whole = bytearray((tmp_path / "a.png").read_bytes())
+    whole[40:60] = bytes(20)
+    (tmp_path / "broken.png").write_bytes(whole)
+    for name in ("c.png", "half.jpg", "broken.png"):
+        message = fails(capsys, "reconstruct", run, "--images", *files, tmp_path / name)
+        assert f"{name} cannot be read as a picture: " in message
     assert "none.png" in fails(capsys, "reconstruct", run, "--images", tmp_path / "none.png")
 
 
-def test_evaluation_writes_what_it_says(run, tmp_path, capsys):
+def test_own_pictures_are_upright_and_white_where_transparent(run, tmp_path):
+    """As the loaders of data sets make them."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :8] = 255
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "nothing.png")
+    out = tmp_path / "r.png"
+    names = [str(tmp_path / n) for n in ("turned.png", "nothing.png")]
+    assert main(["reconstruct", str(run), "--images", *names, "--out", str(out)]) == 0
+    shown = np.asarray(Image.open(out))[:64]
+    assert shown[0, :64].min() > 240 and shown[-1, :64].max() < 16
+    assert shown[:, 66:].min() > 240
+
+
+def test_few_test_images_walk_in_the_pairs_there_are(run, tmp_path, capsys):
+    def images_with_test(n):
+        """An array cut by content into parts: the first length at which the test part is of n."""
+        rng = np.random.default_rng(0)
+        array = rng.integers(0, 256, (400, 16, 16, 3), dtype=np.uint8)
+        for count in range(10, 400):
+            np.save(tmp_path / f"{n}.npy", array[:count])
+            try:
+                found = len(data.load(f"npy:{tmp_path}/{n}.npy", "test", cache_dir=tmp_path / "c"))
+            except data.DataError:
+                continue
+            if found == n:
+                return f"npy:{tmp_path}/{n}.npy"
+
+    out = tmp_path / "i.png"
+    more = ["--data", images_with_test(5), "--steps", "3", "--out", str(out)]
+    assert main(["interpolate", str(run), *more]) == 0
+    assert size(out) == (3 * 66 - 2, 2 * 66 - 2)
+    message = fails(capsys, "interpolate", run, "--data", images_with_test(1))
+    assert "at least two test images" in message
+
+
+def test_evaluation_writes_what_it_says(run, tmp_path, capsys, monkeypatch):
     out = tmp_path / "e.json"
-    assert main(["eval", str(run), "--draws", "2", "--limit", "25", "--out", str(out)]) == 0
+    command = ["eval", str(run), "--draws", "2", "--limit", "25", "--out", str(out)]
+    assert main(command) == 0
     value = json.loads(out.read_text())
     assert value["images"] == 25 and value["draws"] == 2 and value["weights"] == "ema"
     assert f"{value['mean']:.4f} ± {value['standard_error']:.4f}" in capsys.readouterr().out
+    from glowlite import evaluate
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "evaluate", None)  # refused before the work, not after it
+        assert "--force" in fails(capsys, *command)
 
 
 def test_one_file_is_enough(run, tmp_path, capsys, monkeypatch):
@@ -186,8 +237,9 @@ def test_verify_is_green_and_can_be_red(run, capsys, monkeypatch):
 
     monkeypatch.setattr(ActNorm, "forward", forgetful)
     assert main(["verify", str(run)]) == 1
-    said = capsys.readouterr().out.splitlines()[-1]
+    said, following = capsys.readouterr().out.splitlines()[-2:]
     assert said.startswith("WRONG: ") and "actnorm ActNorm" in said and "Conv1x1" not in said
+    assert following.startswith("next: ")
 
 
 def test_verify_checks_the_map_as_it_runs(run, capsys, monkeypatch):
@@ -202,7 +254,7 @@ def test_verify_checks_the_map_as_it_runs(run, capsys, monkeypatch):
 
     monkeypatch.setattr(fused, "run", forgetful)
     assert main(["verify", str(run)]) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "WRONG: the whole map, 4×8"
+    assert capsys.readouterr().out.splitlines()[-2] == "WRONG: the whole map, 4×8"
 
 
 def test_a_full_verification_goes_on_where_it_was_stopped(run, capsys, monkeypatch):
@@ -229,6 +281,27 @@ def test_a_full_verification_goes_on_where_it_was_stopped(run, capsys, monkeypat
     assert line.ok and done == [128] * 3 and not list(run.glob("jacobian-*"))
     verify.verify_map(model, 255 - images, full=True, folder=run)
     assert len(done) == 3 + 6, "another image is another matrix"
+
+
+def test_a_matrix_that_could_not_be_begun_is_not_there(tmp_path, monkeypatch):
+    """Zeros would pass for rows that are done, and a full disk must raise, not kill."""
+    from glowlite import verify
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    x, keep = torch.randn(1, 6, dtype=torch.float64), tmp_path / "j.npy"
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            verify.dense_jacobian(torch.sin, x, keep=keep)
+    assert caught.value.filename == str(keep) and not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.autograd, "grad", None)
+        with pytest.raises(TypeError):
+            verify.dense_jacobian(torch.sin, x, keep=keep)
+    assert np.isnan(np.load(keep)).all(), "begun: no row of it is done"
+    assert torch.equal(verify.dense_jacobian(torch.sin, x, keep=keep), x.cos()[0].diag())
 
 
 def test_held_out_images_steer_a_run(tmp_path, capsys):
@@ -436,7 +509,51 @@ def test_scores_of_every_attribute(run, tmp_path, capsys, monkeypatch):
         lambda size, bits, faces, epochs, progress: train_reader(size, bits, faces=64, epochs=1),
     )
     out = tmp_path / "s.png"
-    assert main(["edit", str(run), "--score", "--learn", "200", "--out", str(out)]) == 0
+    command = ["edit", str(run), "--score", "--learn", "200"]
+    assert main([*command, "--out", str(out)]) == 0
     value = json.loads((tmp_path / "s.json").read_text())
     assert np.shape(value["after"]) == (13, 13) and size(out)[0] > 500
     assert "unwanted" in capsys.readouterr().out
+
+
+def test_the_numbers_of_a_score_are_not_overwritten_either(run, tmp_path, capsys, monkeypatch):
+    from glowlite import latent
+
+    monkeypatch.setattr(latent, "attribute_vectors", None)  # refused before the work
+    (tmp_path / "s.json").write_text("mine")
+    message = fails(capsys, "edit", run, "--score", "--out", tmp_path / "s.png")
+    assert "s.json" in message and "--force" in message
+    assert "name the picture" in fails(capsys, "edit", run, "--score", "--out", tmp_path / "t.json")
+    assert [p.name for p in tmp_path.iterdir()] == ["s.json"]
+
+
+def test_a_new_name_is_free_for_every_file_under_it(tmp_path):
+    (tmp_path / "scores-1.json").write_text("mine")
+    args = Namespace(out=None, run=tmp_path)
+    assert commands._output(args, "scores.png", ".json").name == "scores-2.png"
+    assert commands._output(args, "scores.png").name == "scores-1.png"
+
+
+@pytest.mark.parametrize(
+    ("command", "following"),
+    [
+        (["sample", "-n", "2"], "interpolate"),
+        (["reconstruct", "-n", "2"], "interpolate"),
+        (["interpolate", "-n", "1", "--steps", "2"], "edit"),
+        (["edit", "smiling", "-n", "1", "--learn", "60"], "edit"),
+        (["eval", "--limit", "2", "--draws", "1"], "sample"),
+        (["info"], "sample"),
+        (["verify"], "verify"),
+    ],
+)
+def test_every_command_says_what_is_next(run, tmp_path, capsys, command, following):
+    folder = shutil.copytree(run, tmp_path / "a run")
+    verb, *more = command
+    assert main([verb, str(folder), *more]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("next: ")
+    words = shlex.split(last.removeprefix("next: "))
+    if words[-1] != "--help":
+        args = build_parser().parse_args(words[1:])
+        assert (args.verb, args.run) == (following, str(folder))
+    assert words[:3] == ["glowlite", following, str(folder)]

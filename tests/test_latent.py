@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -191,6 +193,28 @@ def test_the_ancestors_are_verified_too(description):
     lines = [*verify.verify_layers(model, images[:1], few)]
     lines.append(verify.verify_map(model, images[:1], few))
     assert len(lines) >= 4 and all(line.ok for line in lines), "\n".join(map(str, lines))
+
+
+def test_a_comparison_that_could_not_fail_is_not_ok():
+    """κ = 10⁹ at D = 3072 allows 0.01 nats: agreement within that proves nothing."""
+    line = verify.Line("x", 3072, 5.0, 5.0, 1e-2, 1e-12)
+    assert line.verdict == "UNCERTAIN" and not line.ok and str(line).endswith("UNCERTAIN")
+    assert replace(line, tolerance=1e-5).ok
+    assert replace(line, is_=5.1).verdict == "WRONG"
+    assert replace(line, is_=np.nan).verdict == "WRONG"
+    assert replace(line, round_trip=1e-5).verdict == "WRONG"
+    assert replace(line, tolerance=np.inf).verdict == "UNCERTAIN"
+
+
+def test_many_channels_are_checked_at_one_pixel_and_deep_crops_are_square():
+    deep = build({"model": "glow", "shape": [3, 64, 64], "levels": 5, "depth": 1, "width": 2})
+    assert verify.crop_shape(deep) == (3, 32, 32)
+    many = build({"model": "glow", "shape": [180, 4, 8], "levels": 1, "depth": 1, "width": 2})
+    images = torch.randint(256, (8, 180, 4, 8), dtype=torch.uint8, generator=seeded(0))
+    many.double().initialize(images)
+    lines = list(verify.verify_layers(many, images[:1]))
+    assert [line.dims for line in lines] == [8 * 180, 720, 720, 720, 720]
+    assert all(line.ok for line in lines)
 
 
 def test_telemetry_sees_a_vanishing_scale_and_a_bent_matrix(model):

@@ -28,9 +28,17 @@ def decode(data: bytes, size: int, channels: int = 3, crop: Crop = min) -> np.nd
 
     Raises: ValueError, whatever is wrong with the bytes.
     """
+    return square(read(data, channels), size, crop)
+
+
+def read(data: bytes, channels: int = 3) -> Image.Image:
+    """Decode and turn upright: a picture of any size, RGB, or grey where `channels` is 1.
+
+    Raises: ValueError, whatever is wrong with the bytes.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return square(_plain(image, channels), size, crop)
+            return _plain(image, channels)
     # Pillow's readers raise nearly anything on damaged files: OSError, SyntaxError, struct.error …
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
