@@ -31,7 +31,8 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
     ``forward(x) -> (y, logdet)`` and, where there is one, ``inverse(y) -> x``.  Arrays of rank 4
     are (N, H, W, C) outside and (N, C, H, W) inside; other ranks pass as they are.  A module is
     checked in a float64 copy on the CPU, in the mode (train or eval) it is in: the formulas are
-    the same, and only float64 can tell a formula that is right from one that is nearly so.
+    the same, and only float64 can tell a formula that is right from one that is nearly so.  The
+    copy serves ``inverse`` too where that is a module or a module's method, as module.inverse is.
     """
 
     def __init__(self, module: Callable, inverse: Callable | None = None) -> None:
@@ -40,18 +41,42 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
             raise TypeError("from_torch needs a torch module, but torch has not been imported")
         if not callable(module):
             raise TypeError(f"module must be a torch module or function, not {type(module)}")
-        self._torch, self.name, self.notes = torch, type(module).__name__, []
-        if isinstance(module, torch.nn.Module):
-            kinds = {p.dtype for p in [*module.parameters(), *module.buffers()]}
-            module = copy.deepcopy(module).cpu().double()
-            if torch.float32 in kinds or torch.float16 in kinds or torch.bfloat16 in kinds:
-                self.notes.append("its parameters were cast to float64, in a copy, to be checked")
-            inverse = inverse or getattr(module, "inverse", None)
-        else:
-            self.name = getattr(module, "__name__", self.name)
-        self._forward = module
+        self._torch, self.notes = torch, []
+        self.name = getattr(module, "__name__", type(module).__name__)
+        copies: dict = {}  # one for both, so that module.inverse becomes the copy's own inverse
+        self._forward = self._in_float64(module, copies)
+        if isinstance(module, torch.nn.Module) and inverse is None:
+            inverse = getattr(module, "inverse", None)
         if inverse is not None:
-            self.inverse = lambda y: self._from(inverse(self._to(y)))
+            self._inverse = self._in_float64(inverse, copies)
+            self._sees_the_copy = self._inverse is not inverse or not self.notes
+            self.inverse = self._back
+
+    def _in_float64(self, f: Callable, copies: dict) -> Callable:
+        """A module, or a module's method, on a float64 copy of that module; others as they are."""
+        torch = self._torch
+        module = getattr(f, "__self__", f)
+        if not isinstance(module, torch.nn.Module):
+            return f
+        for part in module.modules():  # what it keeps of a forward cannot be copied with its graph
+            kept = (t for t in vars(part).values() if isinstance(t, torch.Tensor) and not t.is_leaf)
+            copies.update({id(t): t.detach() for t in kept})
+        kinds = {p.dtype for p in [*module.parameters(), *module.buffers()]}
+        if not self.notes and kinds & {torch.float32, torch.float16, torch.bfloat16}:
+            self.notes.append("its parameters were cast to float64, in a copy, to be checked")
+        f = copy.deepcopy(f, copies)
+        getattr(f, "__self__", f).cpu().double()
+        return f
+
+    def _back(self, y: np.ndarray):
+        """inverse(y) as an array."""
+        try:
+            return self._from(self._inverse(self._to(y)))
+        except RuntimeError as problem:
+            if self._sees_the_copy:
+                raise
+            why = "the module is checked in a float64 copy, which a function around the original"
+            raise RuntimeError(f"{problem} ({why} does not see: check module.double())") from None
 
     def _to(self, a: np.ndarray):
         a = np.moveaxis(a, -1, 1) if a.ndim == 4 else a
