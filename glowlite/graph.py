@@ -105,14 +105,19 @@ class CompiledSteps:
     """Within `with`, the functions of `fused` that run a step of flow and its backward pass are
     compiled: once for each level, as all steps of a level are alike.
 
-    An evaluation, of batches of other sizes, stays outside and is not compiled for.
+    An evaluation, of batches of other sizes, stays outside and is not compiled for.  The compiler
+    gives a function up, and says so in a log only, that needs more than eight variants; those that
+    other models have left behind count, so they are thrown away here.
     """
 
     names = ("forward", "backward", "hidden")
 
     def __init__(self, **options: Any) -> None:
+        torch.compiler.reset()
         self.plain = {name: getattr(fused, name) for name in self.names}
-        self.compiled = {name: torch.compile(f, **options) for name, f in self.plain.items()}
+        self.compiled = {
+            name: _alike(torch.compile(f, **options)) for name, f in self.plain.items()
+        }
 
     def __enter__(self) -> None:
         for name, function in self.compiled.items():
@@ -121,3 +126,13 @@ class CompiledSteps:
     def __exit__(self, *_: object) -> None:
         for name, function in self.plain.items():
             setattr(fused, name, function)
+
+
+def _alike(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """A level's first and last step differ from the others in what would be compiled for anew and
+    changes no number: whether the images want a gradient, and how the gradient lies in memory."""
+
+    def function(*args: Any) -> Any:
+        return compiled(*(a.detach().contiguous() if type(a) is Tensor else a for a in args))
+
+    return function

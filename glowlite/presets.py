@@ -14,8 +14,6 @@ OPTIMIZERS = ("adam", "adamw", "adamax")
 SCHEDULES = ("cosine", "constant")
 # As `flow.MEMORY_MODES`, which cannot be imported here: --help does not wait for torch.
 MEMORY = ("default", "half", "checkpoint", "reversible")
-SCOPES = ("steps", "loss")
-COMPILE_MODES = ("default", "reduce-overhead", "max-autotune-no-cudagraphs")
 
 
 def _option(default: Any, text: str, **metadata: Any) -> Any:
@@ -68,9 +66,7 @@ class TrainConfig:
     fast: bool = _option(True, "run steps of flow fused; --no-fast: layer by layer")
     channels_last: bool = _option(False, "channels-last memory format")
     tf32: bool = _option(False, "float32 products in TF32 on a GPU: three digits instead of seven")
-    compile: bool = _option(False, "torch.compile")
-    compile_scope: str = _option("steps", "compile the steps of flow, or all", choices=SCOPES)
-    compile_mode: str = _option("default", "as torch.compile names them", choices=COMPILE_MODES)
+    compile: bool = _option(False, "torch.compile of a Glow's steps")
     cuda_graph: bool = _option(False, "replay the whole step as one CUDA graph")
     tensorboard: bool = _option(False, "write TensorBoard logs too")
 
@@ -94,11 +90,6 @@ class TrainConfig:
             raise ValueError("minutes and epochs are both given; a run ends by one of them")
         if not (self.test or self.holdout):
             raise ValueError("test is False without holdout; there must be images to look at")
-        if self.cuda_graph and self.compile and self.compile_mode == "reduce-overhead":
-            raise ValueError(
-                "compile_mode is 'reduce-overhead', which records CUDA graphs of its own; "
-                "with cuda_graph it must be another one"
-            )
 
 
 def _need(right: bool, name: str, value: Any, accepted: str) -> None:

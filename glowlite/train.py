@@ -31,6 +31,7 @@ from tqdm import tqdm
 from glowlite import checkpoint
 from glowlite.data import ImageSet, epoch_order
 from glowlite.evaluate import Evaluation, baseline, evaluate, seeded, to_tensor
+from glowlite.glow import Glow
 from glowlite.graph import CompiledSteps, Graphed, Leash
 from glowlite.images import save_grid
 from glowlite.latent import to_pictures
@@ -405,7 +406,6 @@ def train(
         run.save()
         last = test_set if config.test else watched
         found = look(run, watched, log, len(watched), config.draws, last=last).row
-        run.save()
         return Evaluation(**found[_kind(last)])
 
 
@@ -504,28 +504,25 @@ def prepare(
     plain = model.loss, nullcontext()
     if not config.compile:
         return plain
-    # Steps of a level are alike, and so are compiled once a level; the whole loss, with its
-    # levels × depth steps in a row, takes many minutes.
-    options = {"mode": config.compile_mode, "dynamic": False}
-    try:
-        if config.compile_scope == "loss":
-            compiled = torch.compile(model.loss, **options), nullcontext()
-        else:
-            compiled = model.loss, CompiledSteps(**options)
-        # Compiling happens at the first call: make one that leaves no trace.
+    if not (config.fast and isinstance(model, Glow)):
+        say("compile: only a Glow's fused steps are compiled; training without it")
+        return plain
+    within = CompiledSteps(dynamic=False)
+    try:  # compiling happens at the first call: make one that leaves no trace
         images, labels = batches(0)
         noise = torch.full(images.shape, 0.5, dtype=next(model.parameters()).dtype)
-        loss_of, within = compiled
         with within:
-            loss, _ = loss_of(images, _classes(model, labels), noise=noise.to(images.device))
+            loss, _ = model.loss(images, _classes(model, labels), noise=noise.to(images.device))
             loss.backward()
     except Exception as error:
-        if isinstance(error, KeyboardInterrupt | MemoryError):
+        if isinstance(error, MemoryError):
             raise
-        say(f"compile: not possible here ({type(error).__name__}); training without it")
-        compiled = plain
-    model.zero_grad(set_to_none=True)
-    return compiled
+        what = next(iter(str(error).splitlines()), "no message")
+        say(f"compile: not possible here ({type(error).__name__}: {what}); training without it")
+        return plain
+    finally:
+        model.zero_grad(set_to_none=True)
+    return model.loss, within
 
 
 class Look(str):

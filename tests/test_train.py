@@ -485,11 +485,16 @@ def test_what_cannot_be_had_is_said_and_done_without(tmp_path, monkeypatch):
         return compiled
 
     monkeypatch.setattr(torch, "compile", broken)
-    for scope in ("steps", "loss"):
-        run = begin(tmp_path / scope, epochs=0.2, compile=True, compile_scope=scope)
-        _, lines = go(run)
-        assert lines[0] == "compile: not possible here (RuntimeError); training without it"
-        assert run.step > 0
+    run = begin(tmp_path / "a", epochs=0.2, compile=True)
+    _, lines = go(run)
+    what = "RuntimeError: no compiler here"
+    assert lines[0] == f"compile: not possible here ({what}); training without it"
+    assert run.step > 0
+    for name, model, changes in (("b", {**TINY, "model": "realnvp", "levels": 1}, {}),
+                                 ("c", TINY, {"fast": False})):  # fmt: skip
+        model = {k: v for k, v in model.items() if name == "c" or k != "depth"}
+        _, lines = go(begin(tmp_path / name, model, epochs=0.2, compile=True, **changes))
+        assert lines[0] == "compile: only a Glow's fused steps are compiled; training without it"
 
 
 def test_the_steps_are_compiled_and_nothing_else_is(tmp_path, monkeypatch, straight):
@@ -497,7 +502,7 @@ def test_the_steps_are_compiled_and_nothing_else_is(tmp_path, monkeypatch, strai
     calls = []
 
     def counting(function, **options):
-        assert options == {"mode": "default", "dynamic": False}
+        assert options == {"dynamic": False}
 
         def compiled(*args):
             calls.append(args[0].shape[0] if function.__name__ != "told" else None)
@@ -525,6 +530,25 @@ def test_the_steps_can_be_traced_whole(tmp_path, bf16):
         found.append([p.grad.clone() for p in run.model.parameters()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
     assert counters["graph_break"] == {}
+
+
+def test_a_step_is_compiled_once_a_level(tmp_path):
+    """Whichever step of a level it is, and whatever other models had compiled before."""
+    made = []
+
+    def compiler(graph, _inputs):
+        made.append(graph)
+        return graph.forward
+
+    for coupling in ("additive", "affine", "additive"):
+        made.clear()
+        model = {**TINY, "depth": 3, "coupling": coupling}
+        run = begin(tmp_path / f"{coupling}{len(list(tmp_path.iterdir()))}", model=model)
+        batches, world = Batches(TRAIN, run.config, World("cpu")), World("cpu")
+        with CompiledSteps(backend=compiler, dynamic=False):
+            loss_of = run.model.loss
+            training.gradients(run, world, loss_of, *training.inputs(run, batches, world))
+        assert len(made) == 2 * TINY["levels"], "forward and backward"
 
 
 def test_a_class_conditional_model_trains(tmp_path):
@@ -708,8 +732,3 @@ def test_a_recording_leaves_the_stream_as_it_was(monkeypatch):
     with pytest.raises(RuntimeError, match="no"):
         step.record()
     assert now == ["ours"]
-
-
-def test_two_recordings_of_one_step_are_refused():
-    with pytest.raises(ValueError, match="compile_mode is 'reduce-overhead'"):
-        TrainConfig(compile=True, cuda_graph=True, compile_mode="reduce-overhead")
