@@ -553,10 +553,10 @@ ask(
 
 ask(
     "conv1x1.rotations",
-    "Of 200 random orthogonal 12 × 12 matrices, how many are rotations?",
+    "Of 200 orthogonal 12 × 12 matrices, drawn evenly from all of them, how many are rotations?",
     ["all 200", "about half", "none"],
     "about half",
-    "Drawn evenly from all orthogonal matrices. But read what raw QR does, below.",
+    "Evenly drawn, one in two. Raw QR, below, does something else.",
 )
 
 ask(

@@ -769,10 +769,12 @@ ask(
 
 ask(
     "lu.cost",
-    "From c = 4 to c = 512, 128 times more channels. What grows 128 times, what two million?",
-    ["elimination 128, sum two million", "sum 128, elimination two million"],
-    "sum 128, elimination two million",
-    "128 = 128¹ and 128³ is about two million.",
+    "W applied at 4 × 4 pixels takes 16 c² multiplications. From how many channels on does the "
+    "determinant cost more than that?",
+    ["from 4 on", "from about 48 on", "at none of these sizes"],
+    "from about 48 on",
+    "c³/3 = 16 c² at c = 48, which is Glow's c at its last level on 32 × 32 images. The sum of "
+    "log|s| stays far below both.",
 )
 
 ask(

@@ -708,8 +708,8 @@ ask(
 
 ask(
     "split.share",
-    "What share of all numbers leaves at the first split, at the finest resolution?",
-    ["1/6", "1/4", "1/2"],
-    "1/2",
-    "Half of the channels at the finest resolution: 128 · 128 · 6 numbers.",
+    "L = 6. What share of the image's numbers goes through all six levels, to the top?",
+    ["1/6", "1/32", "1/64"],
+    "1/32",
+    "Half leaves at each split, and six levels have five splits: the last one keeps what it has.",
 )
