@@ -35,11 +35,11 @@ def train(args: Namespace) -> int:
         if getattr(args, f.name, None) is not None
     }
     settings = {**chosen.train, **given}
-    if given.get("minutes"):
+    if "minutes" in given:
         settings["epochs"] = given.get("epochs")
-    elif given.get("epochs"):
+    elif "epochs" in given:
         settings["minutes"] = None
-    if not settings.get("minutes") and not settings.get("epochs"):
+    elif not settings.get("minutes") and not settings.get("epochs"):
         settings["minutes"] = 15.0
     config = TrainConfig(**settings)
     model = {k: getattr(args, k) for k in MODEL_OPTIONS if getattr(args, k) is not None}
@@ -54,7 +54,9 @@ def train(args: Namespace) -> int:
         if args.ycond:
             if train_set.labels is None:
                 raise ValueError(f"--ycond: {config.data} has no class labels")
-            model["n_classes"] = int(train_set.labels.max()) + 1
+            # A small set's test part may hold a class that its training part has not.
+            every = (train_set, watched, test_set)
+            model["n_classes"] = 1 + max(int(part.labels.max()) for part in every)
         folder = Path(args.out) if args.out else training.next_folder(config.data)
         if world.first:
             kept = f"{len(watched):,} held-out, " if config.holdout else ""
@@ -85,7 +87,8 @@ def resume(args: Namespace) -> int:
     try:
         train_set, watched, test_set = _sets(config, args)
         run = training.restart(args.run, train_set, world, **changes)
-        if run.progress(len(train_set)) >= 1:
+        (finished,) = world.agree(float(training.finished(run)))
+        if finished and run.progress(len(train_set)) >= 1:
             if world.first:
                 print(f"{args.run} is complete; to train on, give --minutes or --epochs in all")
             return 0
@@ -134,7 +137,9 @@ def eval(args: Namespace) -> int:  # the verb's name
     out = _output(args, "eval.json") if args.out else None
     images = _images(model, args)
     count = min(args.limit or len(images), len(images))
-    labels = images.labels[:count] if model.n_classes else None
+    # Without labels a class-conditional model is judged by its mean over the classes.
+    known = model.n_classes and images.labels is not None
+    labels = images.labels[:count] if known else None
     with tqdm(total=count, unit=" images", disable=None, leave=False) as bar:
         result = evaluate(
             model, images.images[:count], labels, draws=args.draws, batch=args.batch,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 from torch import nn
+
+
+class NotFinite(ValueError):
+    """Some image's bits/dim is not a number: no mean is made without it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,8 @@ def evaluate(
         error is over images: sd of those per-image means / √N
     progress : called with the number of images done in each batch
 
-    Raises ValueError without images, or when a bits/dim is not finite (never dropped in silence).
+    Raises ValueError without images, NotFinite (one too) when a bits/dim is not finite: nothing is
+    dropped in silence.
     """
     if len(images) == 0 or draws < 1:
         raise ValueError(f"evaluate needs images and draws >= 1; got {len(images)} and {draws}")
@@ -76,7 +82,7 @@ def evaluate(
     for start in range(0, len(images), batch):
         part = slice(start, min(start + batch, len(images)))
         x = to_tensor(images[part], device)
-        y = None if labels is None else torch.as_tensor(np.asarray(labels[part])).to(device)
+        y = None if labels is None else torch.from_numpy(np.array(labels[part])).to(device)
         noise = seeded(seed, 1, start, device=device)
         total = sum(model.bits_per_dim(x, y, generator=noise) for _ in range(draws))
         values[part] = (total / draws).cpu().numpy()
@@ -85,22 +91,24 @@ def evaluate(
     model.train(was_training)
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values))
-        raise ValueError(
+        raise NotFinite(
             f"bits/dim is not finite for {len(bad)} images, the first is number {bad[0]}"
         )
     error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
     return Evaluation(float(values.mean()), error, len(values), draws)
 
 
-def baseline(train: np.ndarray, test: np.ndarray, n_bits: int, limit: int = 20_000) -> float:
+def baseline(train: np.ndarray, test: np.ndarray, n_bits: int, limit: int | None = None) -> float:
     """bits/dim on `test` of the best model that treats every pixel by itself.
 
     −(1/D) Σ_d log₂ p_d(x_d), with p_d a histogram over the 2^n_bits values at that place and
     colour, counted on at most `limit` training images and smoothed by half a count a bin
     (Krichevsky–Trofimov).  It knows the average picture and nothing about how pixels go together:
-    what a flow gains below this line is structure.  Cost: one pass over the images.
+    what a flow gains below this line is structure.  Cost: one pass over the images, which are held
+    in memory: by default 20,000, or as many as are 256 MiB.
     """
     bins = 2**n_bits
+    limit = limit or min(20_000, max(1, 2**28 // math.prod(train.shape[1:])))
     shift = 8 - n_bits
     known = (np.asarray(train[:limit]) >> shift).reshape(min(limit, len(train)), -1)
     new = (np.asarray(test[:limit]) >> shift).reshape(min(limit, len(test)), -1)

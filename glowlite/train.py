@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from glowlite import checkpoint
 from glowlite.data import ImageSet, epoch_order
-from glowlite.evaluate import Evaluation, baseline, evaluate, seeded, to_tensor
+from glowlite.evaluate import Evaluation, NotFinite, baseline, evaluate, seeded, to_tensor
 from glowlite.glow import Glow
 from glowlite.graph import CompiledSteps, Graphed, Leash
 from glowlite.images import save_grid
@@ -267,7 +267,7 @@ def start(
     options = {**model, "shape": [c, h, w], "seed": config.seed}
     built = build(options)  # a bad option is told before anything is written
     if world.first:
-        _make_folder(folder, force)
+        _check_folder(folder, force)
     run = assemble(folder, config, built, len(train), world.device)
     batches = Batches(train, config, world)
     images, labels = batches.take(batches.rows(0, min(config.init_images, len(train))))
@@ -279,6 +279,7 @@ def start(
         header = {"format": checkpoint.FORMAT, **run.header(), "train": asdict(config)}
         about = {"name": train.name, "images": len(train), "fingerprint": train.fingerprint}
         made = {"torch": torch.__version__, **(notes or {})}
+        _clear_folder(folder)  # not before there is something to put there
         kept = {k: header[k] for k in ("format", "model", "train")}
         checkpoint.write_json(folder / "config.json", {**kept, "data": about, "made": made})
         run.save()
@@ -316,12 +317,20 @@ def restart(folder: str | Path, train: ImageSet, world: World, **changes: Any) -
     run = assemble(folder, config, build(saved["model"]), len(train), world.device)
     run.load()
     if world.first:
-        # Rows written after the last save would otherwise stand twice.
+        # Rows written after the last save would otherwise stand twice, and what comes before the
+        # first step is done again.
         rows = [r for r in read_metrics(folder / "metrics.jsonl") if r["step"] <= run.step]
+        rows = rows if run.step else []
         text = "".join(json.dumps(r) + "\n" for r in rows)
         checkpoint.write_atomically(folder / "metrics.jsonl", lambda p: p.write_text(text))
         checkpoint.write_json(folder / "config.json", {**saved, "train": asdict(config)})
     return run
+
+
+def finished(run: Run) -> bool:
+    """Whether the last evaluation, which ends a run, has been made where the run stands."""
+    rows = read_metrics(run.folder / "metrics.jsonl")
+    return any("raw" in row and row["step"] == run.step for row in rows)
 
 
 def train(
@@ -339,7 +348,8 @@ def train(
     run that only tries settings, config.test False); without, they are on the first test images.
 
     Returns None when Ctrl-C (or SIGTERM) stopped it: the state is saved.  Raises TrainingStopped
-    when a loss or gradient is not finite: the last saved state is left as it is.
+    when a loss or gradient is not finite: the last saved state is left as it is.  It also does
+    when the last evaluation is not finite; one during the run is told, and training goes on.
 
     No step waits for a GPU.  What a step returns stays there until somebody asks: for the log,
     once a second, and before anything is evaluated or saved.
@@ -350,6 +360,7 @@ def train(
     n = len(train_set)
     run.progress(n)  # a config without an end is told now
     decay = config.ema or 1 - 1 / steps_an_epoch(config, n)
+    run.average.fast = config.fast  # evaluated as it is trained
     paused = time.monotonic()
     step = make_step(run, batches, world, say if world.first else _silent)
     leash = Leash(world.device)
@@ -368,7 +379,11 @@ def train(
             if world.first and progress < 1 and due > looked:
                 check(run, window)
                 paused = time.monotonic()
-                say(look(run, watched, log, config.eval_images))
+                try:
+                    say(look(run, watched, log, config.eval_images))
+                except NotFinite as error:  # it may recover; a bad loss would have stopped it
+                    say(f"step {run.step:>6}  {error}; training goes on")
+                    log.write(not_finite=str(error))
                 logged += time.monotonic() - paused  # images/s is of training alone
             looked = max(due, looked)
             if world.first and (stop or time.monotonic() - saved > 60 * config.save_minutes):
@@ -405,7 +420,13 @@ def train(
         bar.finish()
         run.save()
         last = test_set if config.test else watched
-        found = look(run, watched, log, len(watched), config.draws, last=last).row
+        try:
+            found = look(run, watched, log, len(watched), config.draws, last=last).row
+        except NotFinite as error:
+            raise TrainingStopped(
+                f"trained to the end, step {run.step}, and kept in {run.folder}; but the last "
+                f"evaluation found: {error}"
+            ) from error
         return Evaluation(**found[_kind(last)])
 
 
@@ -557,6 +578,7 @@ def look(
     if last is not None:
         if last is not images:
             row[_kind(last)] = bits(model, last, len(last), draws)
+        run.model.set_net_dtype(None)  # in float32, as its average is and as it will be loaded
         row["raw"] = bits(run.model, images, count, 1)
     few = to_tensor(images.images[:16], next(model.parameters()).device)
     classes = torch.from_numpy(images.labels[:16]).to(few.device) if model.n_classes else None
@@ -634,16 +656,19 @@ def _not_finite(run: Run, step: int, bits: float, norm: float) -> str:
     )
 
 
-def _make_folder(folder: Path, force: bool) -> None:
+def _check_folder(folder: Path, force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(17, "there is a file of that name", str(folder))
-    if folder.is_dir() and any(folder.iterdir()):
-        if not force:
-            raise FileExistsError(17, "this folder is not empty; --force starts over", str(folder))
-        pictures = (folder / "samples").glob("[0-9]*.png")
-        for old in [*(folder / name for name in _OURS), *pictures]:
-            old.unlink(missing_ok=True)
+    if not force and folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(17, "this folder is not empty; --force starts over", str(folder))
+
+
+def _clear_folder(folder: Path) -> None:
+    """Make the folder, without an earlier run's files in it; what else is there stays."""
     folder.mkdir(parents=True, exist_ok=True)
+    old = ("samples/[0-9]*.png", "tensorboard/events.*", "jacobian-*.npy")
+    for path in [folder / name for name in _OURS] + [p for kind in old for p in folder.glob(kind)]:
+        path.unlink(missing_ok=True)
 
 
 def _silent(_message: str) -> None:
@@ -661,7 +686,9 @@ class Log:
             except ImportError:
                 tqdm.write("tensorboard: not installed; metrics.jsonl has all of it")
             else:
-                self.board = SummaryWriter(run.folder / "tensorboard")
+                # What a run wrote after the state it goes on from is not shown twice.
+                after = run.images + 1 if run.step else None
+                self.board = SummaryWriter(run.folder / "tensorboard", purge_step=after)
 
     def __enter__(self) -> Log:
         return self
@@ -681,7 +708,8 @@ class Log:
         if self.board is not None:
             for key, value in values.items():
                 value = value["mean"] if isinstance(value, dict) else value
-                self.board.add_scalar(key, value, run.images)
+                if isinstance(value, int | float):
+                    self.board.add_scalar(key, value, run.images)
 
 
 class Bar:

@@ -366,9 +366,49 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert main(["resume", str(tmp_path / "a")]) == 0
     assert "going on at step 3" in capsys.readouterr().out
     assert main(["resume", str(tmp_path / "a")]) == 0
-    assert "is complete" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "is complete" in said and "test:" not in said
     assert main(["resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
     assert checkpoint.load_tensors(tmp_path / "a/state.safetensors")[1]["step"] == 8
+
+
+def test_a_run_stopped_in_its_last_evaluation_is_not_complete(tmp_path, capsys, monkeypatch):
+    from glowlite import train as training
+
+    look = training.look
+
+    def interrupted(*args, last=None, **more):
+        if last is not None:
+            raise KeyboardInterrupt
+        return look(*args, last=last, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "look", interrupted)
+        assert fails(capsys, *TRAIN, "--out", tmp_path / "a", code=130)
+    assert main(["resume", str(tmp_path / "a")]) == 0
+    assert "test: " in capsys.readouterr().out
+    rows = [json.loads(r) for r in (tmp_path / "a/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["test"]["images"] == 60
+    assert main(["resume", str(tmp_path / "a")]) == 0
+    assert "is complete" in capsys.readouterr().out
+
+
+def test_classes_of_every_part_are_counted(tmp_path, capsys):
+    """A class may come in the test part alone; and an evaluation can do without labels."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    whole = f"npy:{tmp_path}/x.npz"
+    np.savez(tmp_path / "x.npz", images=images, labels=np.zeros(40, np.int64))
+    test = data.load(whole, "test", cache_dir=tmp_path / "c").images
+    labels = [int(any(np.array_equal(image, t) for t in test)) for image in images]
+    assert 0 < sum(labels) < 20
+    np.savez(tmp_path / "x.npz", images=images, labels=np.array(labels))
+    arguments = ["train", whole, "--preset", "tiny", "--epochs", "1", "--device", "cpu"]
+    assert main([*arguments, "--evals", "1", "--ycond", "--out", str(tmp_path / "a")]) == 0
+    assert glowlite.load(tmp_path / "a").n_classes == 2
+    np.save(tmp_path / "plain.npy", images)
+    more = ["--data", f"npy:{tmp_path}/plain.npy", "--limit", "2"]
+    assert main(["eval", str(tmp_path / "a"), *more]) == 0
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path, capsys, monkeypatch):
@@ -392,6 +432,7 @@ def test_sizes_the_levels_cannot_halve(tmp_path, capsys):
     [
         (["--minutes", "1"], "minutes and epochs"),
         (["--batch", "0"], "batch is 0"),
+        (["--epochs", "0"], "epochs is 0.0"),
         (["--coupling", "magic"], "coupling is 'magic'"),
         (["--n-bits", "9"], "n_bits is 9"),
         (["--ycond"], "no class labels"),

@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from glowlite.checkpoint import CheckpointError, load_tensors
 from glowlite.cli import main
 from glowlite.data import ImageSet, epoch_order, load
 from glowlite.data.faces import make_faces
-from glowlite.evaluate import baseline, evaluate, seeded
+from glowlite.evaluate import NotFinite, baseline, evaluate, seeded
 from glowlite.flow import MEMORY_MODES
 from glowlite.graph import CompiledSteps, Graphed
 from glowlite.models import build
@@ -328,6 +329,112 @@ def test_nothing_is_overwritten(tmp_path):
     assert run.step == 0 and (tmp_path / "mine.txt").read_text() == "keep me"
 
 
+def test_an_old_run_stands_until_the_new_one_has_begun(tmp_path, monkeypatch):
+    begin(tmp_path)
+    extra = [tmp_path / "tensorboard" / "events.out.1", tmp_path / "samples" / "0000003.png"]
+    extra += [tmp_path / "jacobian-0.npy", tmp_path / "mine.txt"]
+    for path in extra:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("old")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    again = (tmp_path, config(seed=9), TINY, TRAIN, TEST, World("cpu"))
+    with monkeypatch.context() as patch:
+        patch.setattr("glowlite.likelihood.FlowModel.initialize", None)
+        with pytest.raises(TypeError):
+            training.start(*again, force=True)
+    assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    training.start(*again, force=True)
+    assert [path.exists() for path in extra] == [False, False, False, True]
+
+
+class Board:
+    """What TensorBoard would be told."""
+
+    made: list[Board] = []
+
+    def __init__(self, folder, purge_step):
+        self.folder, self.purge_step, self.told = folder, purge_step, []
+        self.made.append(self)
+
+    def add_scalar(self, key, value, images):
+        self.told.append((key, float(value), images))
+
+    def close(self):
+        self.made.append("closed")
+
+
+def test_tensorboard_is_told_what_the_metrics_hold_once(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Board)
+    )
+    monkeypatch.setattr(Board, "made", [])
+    with monkeypatch.context() as patch:
+        stop_at(patch, 5)
+        go(begin(tmp_path / "a", tensorboard=True))
+    run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
+    go(run)
+    first, _, second, _ = Board.made
+    assert Board.made[1::2] == ["closed", "closed"]
+    assert first.folder == second.folder == tmp_path / "a" / "tensorboard"
+    # From there on: rows up to the state that the run goes on from are kept, as in the metrics.
+    assert first.purge_step is None and second.purge_step == 6 * 16 + 1
+    rows = read_metrics(tmp_path / "a" / "metrics.jsonl")
+    tests = [(r["test"]["mean"], r["images"]) for r in rows if "test" in r]
+    assert len(tests) == 3
+    assert [(v, i) for key, v, i in first.told + second.told if key == "test"] == tests
+
+
+def test_without_tensorboard_that_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    result, _ = go(begin(tmp_path / "a", tensorboard=True, epochs=0.2))
+    assert result and "tensorboard: not installed" in capsys.readouterr().out
+
+
+def test_a_look_that_fails_is_told_and_training_goes_on(tmp_path, monkeypatch, straight):
+    calls = []
+
+    def sometimes(*arguments, **options):
+        calls.append(options)
+        if len(calls) in bad:
+            raise NotFinite("bits/dim is not finite for 1 images, the first is number 7")
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(training, "evaluate", sometimes)
+    bad = (2,)
+    result, lines = go(begin(tmp_path / "a"))
+    assert result == straight[2] and same(state(tmp_path / "a"), state(straight[0]))
+    assert any("number 7; training goes on" in line for line in lines)
+    rows = read_metrics(tmp_path / "a" / "metrics.jsonl")
+    assert [r["step"] for r in rows if "not_finite" in r] == [9]
+    calls, bad = [], (3,)  # the last
+    run = begin(tmp_path / "b")
+    with pytest.raises(TrainingStopped, match=f"kept in {tmp_path / 'b'}; but .*number 7"):
+        go(run)
+    assert same(state(tmp_path / "b"), state(straight[0]))
+    assert training.finished(straight[1]) and not training.finished(run)
+
+
+def test_a_run_stopped_before_its_first_step_looks_once(tmp_path):
+    run = begin(tmp_path / "a", epochs=0.2)
+    with training.Log(run, World("cpu")) as log:
+        training.look(run, TEST, log, 20)
+    go(training.restart(tmp_path / "a", TRAIN, World("cpu")))
+    rows = [r for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if "test" in r]
+    assert [r["step"] for r in rows] == [0, 1]
+
+
+def test_both_weights_are_evaluated_as_they_will_be_loaded(tmp_path):
+    from glowlite import load
+
+    run = begin(tmp_path / "a", epochs=0.5, bf16=True, fast=False)
+    go(run)
+    assert run.average.fast is False
+    last = read_metrics(tmp_path / "a" / "metrics.jsonl")[-1]
+    for kind, weights in (("raw", "model"), ("test", "ema")):
+        again = evaluate(load(run.folder, weights=weights), TEST.images, draws=1, batch=16, seed=2)
+        assert last[kind]["mean"] == pytest.approx(again.mean, abs=1e-5)
+
+
 def test_every_image_once_an_epoch():
     batches = Batches(TRAIN, config(), World("cpu"))
     rows = [batches.rows(16 * t, 16) for t in range(45)]
@@ -462,6 +569,8 @@ def test_the_baseline_is_a_probability():
     same_pixel = np.full((1000, 1, 1, 1), 200, np.uint8)
     expected = -np.log2(1000.5 / (1000 + 0.5 * 256))
     assert baseline(same_pixel, same_pixel, 8) == pytest.approx(expected, abs=1e-12)
+    few = baseline(noise[:2000], noise[2000:], 5, limit=500)
+    assert few == baseline(noise[:500], noise[2000:2500], 5) != baseline(noise, noise[2000:], 5)
 
 
 def test_options_of_the_machine_train_the_same_model(tmp_path):
