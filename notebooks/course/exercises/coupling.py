@@ -4,6 +4,7 @@ import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
 from course.judge import judge_layer
+from course.predict import ask
 from reference import AdditiveCoupling, AffineCoupling, jacobian
 
 NOTEBOOK = "07_coupling"
@@ -664,4 +665,34 @@ def coupling_layer(x, net):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "coupling.same_net",
+    "Let x_a rule and x_b change instead, with the same net. What becomes of the log-determinant?",
+    ["it stays as it was", "its sign changes", "it is another number"],
+    "it is another number",
+    "The net is now asked about x_a and says other scales. Its derivatives move to the bottom "
+    "left; only the diagonal counts.",
+)
+
+ask(
+    "coupling.mixing",
+    "With the channels reversed in between, how many couplings until no channel is a mere copy "
+    "of an input?",
+    ["1", "2", "4"],
+    "2",
+    "What the first left alone, the second changes.",
+)
+
+ask(
+    "coupling.float32",
+    "Which of the three keeps float32's rounding errors smallest on the way back through 32 "
+    "layers?",
+    ["exp", "sigmoid", "additive"],
+    "additive",
+    "It never divides. Sigmoid tames the way forward; its inverse still divides by small s.",
 )

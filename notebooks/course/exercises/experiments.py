@@ -3,6 +3,7 @@
 import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
+from course.predict import ask
 
 NOTEBOOK = "10_experiments"
 _SHAPES = (((6, 4, 2), (4, 2, 8), (2, 1, 16)), ((3, 5, 6), (1, 2, 24)))
@@ -425,4 +426,49 @@ def strange(known, new, share):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "experiments.trade",
+    "Each row below is one temperature, each column one draw ε. What does τ trade?",
+    ["colour against shape", "variety against plausibility", "speed against quality"],
+    "variety against plausibility",
+    "At 0 there is one image. At 1 the model's own distribution, with all its mistakes.",
+)
+
+ask(
+    "experiments.top",
+    "Drawn anew: the latents of the top level, 48 channels of 4 × 4. What changes?",
+    ["fine texture", "who it is", "nothing visible"],
+    "who it is",
+    "A number of the top level reaches the whole face; one of the finest, a few pixels.",
+)
+
+ask(
+    "experiments.half_way",
+    "A blend of pixels shows both faces at once. What does the walk in latents show half-way?",
+    ["both faces, too", "one face in between", "noise"],
+    "one face in between",
+    "Nearly: as far as the model knows faces. Two outlines give way to one.",
+)
+
+ask(
+    "experiments.blond",
+    "Suppose blond people in the data wore hats more often than others. What would adding "
+    "'blond hair' do?",
+    ["blond hair", "blond hair, and something of a hat"],
+    "blond hair, and something of a hat",
+    "A mean difference knows correlations, not causes. In our faces attributes are drawn "
+    "independently, so little should come along: measured below.",
+)
+
+ask(
+    "experiments.likely",
+    "Which of these is the most likely under the model?",
+    ["a face", "a flat grey", "a face upside down"],
+    "a flat grey",
+    "A pixel that equals its neighbours is cheap, and a flow is built to learn that.",
 )

@@ -5,6 +5,7 @@ import numpy as np
 from course.attempt import attempt
 from course.exercise import Case, Exercise, Mutant, register
 from course.judge import Verdict, judge_layer, judge_values
+from course.predict import ask
 from reference import (
     ActNorm,
     AffineCoupling,
@@ -833,4 +834,31 @@ def encode(x, levels, splits, top):
             Mutant("wrong half leaves", _encoder(wrong_half=True), deserves="z[0, "),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "glow.dense",
+    "Each layer's Jacobian is mostly zeros. How many steps until nearly every number of a 4 × 6"
+    " × 4 image influences every other?",
+    ["one", "three", "it stays mostly zeros"],
+    "three",
+    "A coupling changes one half only, and its two 3 × 3 convolutions look two pixels far. The "
+    "1×1 convolutions in between bring every channel into both halves.",
+)
+
+ask(
+    "glow.memory",
+    "From K = 2 to K = 8, four times as many steps, ordinary back-propagation keeps nearly four "
+    "times as much. And the other two?",
+    [
+        "nearly four times as much, too",
+        "checkpointed about twice as much, reversible no more",
+        "neither keeps more",
+    ],
+    "checkpointed about twice as much, reversible no more",
+    "Checkpointing keeps one h a step, beside what does not depend on K. Rewinding keeps the "
+    "output of each level, whatever K is.",
 )

@@ -11,6 +11,7 @@ from course.exercise import Case, Exercise, Mutant, register
 from course.formula import LAYERS, grade
 from course.judge import RIGHT, Verdict, judge_values
 from course.matching import is_empty, mistakes
+from course.predict import ask
 
 NOTEBOOK = "11_questions"
 
@@ -662,4 +663,33 @@ def log_abs_det(s, h, w):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "questions.six",
+    "How many of the six are right?",
+    ["one", "two", "three"],
+    "one",
+    "Every stroke counts: h·w, the bars, the sign, the base of the logarithm, the logarithm.",
+)
+
+ask(
+    "questions.corner",
+    "Sort the numbers channel by channel. Whose Jacobian keeps a filled corner above its diagonal?",
+    ["actnorm's", "the 1×1 convolution's", "affine coupling's"],
+    "affine coupling's",
+    "∂y_a/∂x_b is the derivative of a network: anything at all. It stands off the diagonal, so "
+    "the determinant does not see it.",
+)
+
+ask(
+    "questions.wall_clock",
+    "At c = 48 that is a factor of 765. How much faster did it make the authors' networks?",
+    ["about 765 times", "about twice", "hardly"],
+    "hardly",
+    "They measured no large difference in wall-clock time: a coupling's network costs far more "
+    "than a determinant.",
 )

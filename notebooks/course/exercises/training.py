@@ -3,6 +3,7 @@
 import numpy as np
 
 from course.exercise import Case, Exercise, Mutant, register
+from course.predict import ask
 from glowlite.schedule import lr_factor
 
 NOTEBOOK = "09_training"
@@ -478,6 +479,12 @@ def mean_bits(batches):
     return np.concatenate(batches).mean()
 
 
+def _refuses(batches):
+    if not np.isfinite(np.concatenate(batches)).all():
+        raise ValueError("not finite")
+    return mean_bits(batches)
+
+
 def _batches(name, sizes, seed, nan=False):
     rng = np.random.default_rng(seed)
     found = [rng.normal(3.4 + k, 0.3, size) for k, size in enumerate(sizes)]
@@ -497,7 +504,7 @@ register(
 def mean_bits(batches):
     """The mean bits/dim over all images. batches: a list of arrays, one number for each image.
 
-    An image whose number is not finite must show in the result.
+    If an image's number is NaN, so is the result: return it, do not raise.
     """
     ...
 ''',
@@ -578,6 +585,7 @@ def mean_bits(batches):
                 lambda batches: np.concatenate(batches).sum(),
                 "That is the sum; divide by the number of images.",
             ),
+            Mutant("raises", _refuses, deserves="with one NaN among them: it raised ValueError"),
             Mutant(
                 "one for each batch",
                 lambda batches: np.array([b.mean() for b in batches]),
@@ -585,4 +593,31 @@ def mean_bits(batches):
             ),
         ),
     )
+)
+
+
+# --- predictions ----------------------------------------------------------------------------------
+
+ask(
+    "training.fastest",
+    "250 steps of 32 images. Where does bits/dim fall fastest?",
+    ["in the first 50 steps", "evenly", "at the end"],
+    "in the first 50 steps",
+    "Colours, brightness and smoothness are learned at once; shapes take longer.",
+)
+
+ask(
+    "training.lambda_lr",
+    "Look at the two rates. What does LambdaLR do with the function's value?",
+    ["uses it as the rate", "multiplies the base rate with it", "adds it to the base rate"],
+    "multiplies the base rate with it",
+    "0.01 · 0.01 = 0.0001: the rate is lr².",
+)
+
+ask(
+    "training.lowest",
+    "Which curve ends lowest?",
+    ["reverse", "shuffle", "1×1 convolution"],
+    "1×1 convolution",
+    "It can learn which channels each coupling should see. In the paper too, for both couplings.",
 )
