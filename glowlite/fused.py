@@ -6,7 +6,8 @@ two to rounding:
 - Channels last: an image is a matrix, one row a pixel, so the net's three convolutions are three
   matrix products.  A 3×3 convolution into the net gathers each pixel's neighbours into its row
   first (`columns`); one out of it adds what each pixel says to its neighbours afterwards (`fold`).
-  Both are done where the channels are few.
+  Both are done where the channels are few.  What the first convolution adds to a pixel, its bias
+  and what edge padding says, is in the product: a row also tells where its pixel lies (`place`).
 - Actnorm and the 1×1 convolution of a step are one affine map; a level builds all of its maps at
   once, in float64.  The actnorms inside a net are folded into the weights around them.
 - The backward pass of a step is written out.  y_b = x_b, and y_a gives x_a's part of the gradient,
@@ -39,26 +40,29 @@ if TYPE_CHECKING:
 # -- three by three neighbours -----------------------------------------------------------------
 
 
-def columns(x: Tensor, outside: bool = False) -> Tensor:
-    """Each pixel's 3×3 neighbours, zero beyond the border: (N, H, W, C) -> (N, H, W, 9·C).
+MULTIPLE = 8
+"""Rows get zeros up to a multiple of this length: on a CPU with AVX2 the three products of 63
+numbers a row take a third longer than those of 64, and a tensor core knows no other length."""
 
-    outside: one more channel, 1 beyond the border and 0 within, as in `network.Conv`.
+
+def columns(x: Tensor, beside: Tensor) -> Tensor:
+    """Each pixel's 3×3 neighbours, zero beyond the border, then what stands beside them, the same
+    for all images: (N, H, W, C), (H, W, E) -> (N, H, W, 9·C + E).
     """
     n, h, w, _ = x.shape
-    x = F.pad(x, (0, 0, 1, 1, 1, 1))
-    if outside:
-        frame = F.pad(x.new_zeros(1, h, w, 1), (0, 0, 1, 1, 1, 1), value=1.0)
-        x = torch.cat([x, frame.expand(n, -1, -1, -1)], 3)
-    return x.unfold(1, 3, 1).unfold(2, 3, 1).permute(0, 1, 2, 4, 5, 3).reshape(n, h, w, -1)
+    threes = F.pad(x, (0, 0, 1, 1, 1, 1)).unfold(2, 3, 1).transpose(3, 4)  # lie side by side
+    threes = threes.reshape(n, h + 2, w, -1)  # so this copies nothing
+    return torch.cat([threes[:, i : i + h] for i in range(3)] + [beside.expand(n, -1, -1, -1)], 3)
 
 
-def fold(c: Tensor) -> Tensor:
-    """Each pixel adds to its 3×3 neighbours, the transpose of `columns`: 9·C -> C channels.
+def fold(c: Tensor, channels: int) -> Tensor:
+    """Each pixel adds to its 3×3 neighbours, the transpose of `columns`:
+    (N, H, W, 9·channels and more) -> (N, H, W, channels).
 
     First to the rows above and below, three of the nine numbers at a time, then to the sides.
     """
     n, h, w, _ = c.shape
-    c = c.reshape(n, h, w, 3, -1)
+    c = c[..., : 9 * channels].reshape(n, h, w, 3, -1)
     rows = c[:, :, :, 1].clone()
     rows[:, 1:] += c[:, :-1, :, 2]
     rows[:, :-1] += c[:, 1:, :, 0]
@@ -69,17 +73,31 @@ def fold(c: Tensor) -> Tensor:
     return x
 
 
+def place(size: tuple[int, int], channels: int, edge: bool, like: Tensor) -> Tensor:
+    """What stands beside a pixel's 9·channels neighbours: (h, w, E).
+
+    With edge padding which of the nine lie beyond the border, 1 or 0; then 1, for the bias; then
+    zeros.
+    """
+    parts = [like.new_ones(*size, 1)]
+    if edge:
+        frame = F.pad(like.new_zeros(1, *size, 1), (0, 0, 1, 1, 1, 1), value=1.0)
+        parts.insert(0, frame.unfold(1, 3, 1).unfold(2, 3, 1).reshape(*size, 9))
+    length = 9 * channels + 9 * edge + 1
+    return torch.cat([*parts, like.new_zeros(*size, -length % MULTIPLE)], 2)
+
+
 # -- the parameters of a step, made ready ------------------------------------------------------
 
 
 class Parameters(NamedTuple):
-    """Of one step: its affine map x = A z + a (see `affine_maps`), and its net's own.
+    """Of one step: its affine map x = A (z + c) (see `affine_maps`), and its net's own.
 
     None: an edge with zero padding, a logs where the net has biases instead of actnorms.
     """
 
     A: Tensor
-    a: Tensor
+    c: Tensor
     W1: Tensor
     edge1: Tensor | None
     logs1: Tensor | None
@@ -94,16 +112,15 @@ class Parameters(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The same as matrices: A, a, then the net's W₁ b₁ W₂ b₂ W₃ and what it adds to each pixel.
+    """The same as matrices: A, c, then the net's W₁ W₂ b₂ W₃ and what it adds to each pixel.
 
-    A (C, C), a (C,); W₁ (width, 9·C/2), or 9·(C/2 + 1) with the channel `outside`; W₂ (width,
-    width); W₃ (9·c_out, width), its taps mirrored as `fold` wants them; b₃ (h, w, c_out).
+    A (C, C), c (C,); W₁ (width, 9·C/2 + E), its last E columns for `place`; W₂ (width, width);
+    W₃ (9·c_out, width), its taps mirrored as `fold` wants them, and zeros; b₃ (h, w, c_out).
     """
 
     A: Tensor
-    a: Tensor
+    c: Tensor
     W1: Tensor
-    b1: Tensor
     W2: Tensor
     b2: Tensor
     W3: Tensor
@@ -111,9 +128,11 @@ class Weights(NamedTuple):
 
 
 def affine_maps(steps: Sequence[Step]) -> tuple[Tensor, Tensor, Tensor]:
-    """Actnorm and permutation of each step as x = A z + a: (K, C, C), (K, C), both float64.
+    """Actnorm and permutation of each step as x = A (z + c): (K, C, C), (K, C), both float64.
 
-    W (s ⊙ z + b) = (W diag(s)) z + W b. The third result is Σ log|det A| over the steps.
+    W (s ⊙ z + b) = (W diag(s)) (z + b / s).  Of a channel that is nearly constant s and b are
+    large; W b, which is then large in all channels, would have them all rounded as coarsely.
+    The third result is Σ log|det A| over the steps.
     """
     log_s = torch.stack([step.actnorm.log_s for step in steps])
     b = torch.stack([step.actnorm.b for step in steps]).double()
@@ -130,7 +149,8 @@ def affine_maps(steps: Sequence[Step]) -> tuple[Tensor, Tensor, Tensor]:
         log_det = log_det + torch.linalg.slogdet(W).logabsdet.sum()
     else:
         W = torch.stack([layer.matrix()[0] for layer in layers]).double()
-    return W * log_s.exp()[:, None, :], (W @ b[:, :, None]).squeeze(2), log_det
+    s = log_s.exp()
+    return W * s[:, None, :], b / s, log_det
 
 
 def parameters(net: CouplingNet) -> tuple[Tensor | None, ...]:
@@ -143,63 +163,71 @@ def parameters(net: CouplingNet) -> tuple[Tensor | None, ...]:
     return conv1.weight, conv1.edge, *first, conv2.weight, *second, conv3.weight, conv3.edge, *third
 
 
-def ready(p: Parameters, size: tuple[int, int], net_dtype: torch.dtype | None) -> Weights:
-    """The matrices for images of h × w.
+def ready(p: Parameters, place: Tensor, net_dtype: torch.dtype | None) -> Weights:
+    """The matrices, for images with that `place`.
 
     With actnorms behind the first two convolutions: s₁ ⊙ (W₁ x) + b₁ scales the rows of W₁;
     relu(s₂ ⊙ (W₂ x) + b₂) = s₂ ⊙ relu(W₂ x + b₂ / s₂), as s₂ > 0, scales the columns of W₃, which
     has fewer numbers than W₂. The zero convolution's s₃ = exp(3·logs) scales its rows.
     """
-    W1 = p.W1 if p.edge1 is None else torch.cat([p.W1, p.edge1], 1)
-    W1 = W1.permute(0, 2, 3, 1).flatten(1)
+    first = [p.W1.permute(0, 2, 3, 1).flatten(1)]
+    if p.edge1 is not None:
+        first.append(p.edge1.flatten(1))
     s3 = _scale(p.logs3)
-    W3 = p.W3.flip(2, 3).permute(2, 3, 0, 1) * s3[:, None]
-    b2, b3 = p.b2, (s3 * p.b3).expand(*size, -1)
+    W3 = (p.W3.permute(2, 3, 0, 1) * s3[:, None]).flip(0, 1)
+    b2, b3 = p.b2, (s3 * p.b3).expand(*place.shape[:2], -1)
     if p.logs1 is not None:
-        s2 = _scale(p.logs2)
-        W1, W3, b2 = _scale(p.logs1)[:, None] * W1, W3 * s2, b2 / s2
+        s1, s2 = _scale(p.logs1)[:, None], _scale(p.logs2)
+        first, W3, b2 = [s1 * m for m in first], W3 * s2, b2 / s2
     if p.edge3 is not None:
-        b3 = b3 + s3 * (_frame(size, s3) @ p.edge3.flatten(1).T)
-    net = W1, p.b1, p.W2.flatten(1), b2, W3.flatten(0, 2)
-    return Weights(p.A, p.a, *(net if net_dtype is None else [m.to(net_dtype) for m in net]), b3)
+        b3 = b3 + s3 * (place[..., :9] @ p.edge3.flatten(1).T)
+    zeros = place.shape[2] - 1 - 9 * (p.edge1 is not None)
+    W1 = torch.cat([*first, p.b1[:, None], p.b1.new_zeros(len(p.b1), zeros)], 1)
+    W3 = W3.flatten(0, 2)
+    W3 = torch.cat([W3, W3.new_zeros(-len(W3) % MULTIPLE, W3.shape[1])])
+    net = W1, p.W2.flatten(1), b2, W3
+    return Weights(p.A, p.c, *(net if net_dtype is None else [m.to(net_dtype) for m in net]), b3)
 
 
-def ready_backward(p: Parameters, w: Weights, g: Weights) -> Parameters:
+def ready_backward(p: Parameters, place: Tensor, w: Weights, g: Weights) -> Parameters:
     """Gradients of the parameters from those of the matrices.
 
     The gradient of the logarithm of a factor is the sum of gradient times value.
     """
-    dtype = p.W1.dtype
-    gW1, gb1, gW2, gb2, gW3 = (m.to(dtype) for m in g[2:7])
-    W1, W3, b2 = w.W1.to(dtype), w.W3.to(dtype), w.b2.to(dtype)
-    s3 = _scale(p.logs3)
-    by_value = (gW3 * W3).reshape(9, len(s3), -1)
+    dtype, (c_out, width) = p.W1.dtype, p.W3.shape[:2]
+    gW1, gW2, gb2, gW3 = (m.to(dtype) for m in g[2:6])
+    b2, W3 = w.b2.to(dtype), w.W3.to(dtype)[: 9 * c_out]
     glogs1 = glogs2 = gedge1 = gedge3 = None
+    gb1 = gW1[:, -(place.shape[2] - 9 * (p.edge1 is not None))]
+    gW3 = gW3[: 9 * c_out]
+    by_value = (gW3 * W3).reshape(9, c_out, width)
+    s3 = _scale(p.logs3)
     glogs3 = by_value.sum((0, 2)) + (g.b3 * w.b3).sum((0, 1))
-    gW3 = gW3.reshape(3, 3, len(s3), -1) * s3[:, None]
+    gW3 = gW3.reshape(3, 3, c_out, width) * s3[:, None]
+    taps = p.W1[0].numel()
     if p.logs1 is not None:
+        scaled = taps + 9 * (p.edge1 is not None)
+        gW1 = gW1[:, :scaled]
+        glogs1 = LOG_SCALE_FACTOR * (gW1 * w.W1.to(dtype)[:, :scaled]).sum(1)
         s2 = _scale(p.logs2)
-        glogs1 = LOG_SCALE_FACTOR * (gW1 * W1).sum(1)
         glogs2 = LOG_SCALE_FACTOR * (by_value.sum((0, 1)) - gb2 * b2)
         gW1, gW3, gb2 = gW1 * _scale(p.logs1)[:, None], gW3 * s2, gb2 / s2
-    gW1 = gW1.reshape(len(gW1), 3, 3, -1).permute(0, 3, 1, 2)
     if p.edge1 is not None:
-        gW1, gedge1 = gW1[:, :-1], gW1[:, -1:]
+        gedge1 = gW1[:, taps : taps + 9].reshape(p.edge1.shape)
     if p.edge3 is not None:
-        frame = _frame(g.b3.shape[:2], s3).reshape(-1, 9)
-        gedge3 = ((s3 * g.b3).reshape(-1, len(s3)).T @ frame).reshape(p.edge3.shape)
+        gedge3 = (s3 * g.b3).reshape(-1, c_out).T @ place[..., :9].reshape(-1, 9)
     return Parameters(
         A=g.A,
-        a=g.a,
-        W1=gW1,
+        c=g.c,
+        W1=gW1[:, :taps].reshape(width, 3, 3, -1).permute(0, 3, 1, 2),
         edge1=gedge1,
         logs1=glogs1,
         b1=gb1,
         W2=gW2[:, :, None, None],
         logs2=glogs2,
         b2=gb2,
-        W3=gW3.permute(2, 3, 0, 1).flip(2, 3),
-        edge3=gedge3,
+        W3=gW3.flip(0, 1).permute(2, 3, 0, 1),
+        edge3=None if gedge3 is None else gedge3.reshape(p.edge3.shape),
         logs3=LOG_SCALE_FACTOR * glogs3,
         b3=s3 * g.b3.sum((0, 1)),
     )
@@ -209,20 +237,14 @@ def _scale(logs: Tensor) -> Tensor:
     return (LOG_SCALE_FACTOR * logs).exp()
 
 
-def _frame(size: tuple[int, int], like: Tensor) -> Tensor:
-    """Which of a pixel's 3×3 neighbours lie beyond the border: (h, w, 9), 1 or 0."""
-    return columns(like.new_zeros(1, *size, 0), outside=True)[0]
-
-
 # -- one step, forward and back ----------------------------------------------------------------
 
 
 class Kind(NamedTuple):
-    """What is not a number in a step: scale "sigmoid", "exp" or None (additive), the channel
-    `outside`, the dtype of the net, and what is kept of (h₁, h₂)."""
+    """What is not a number in a step: scale "sigmoid", "exp" or None (additive), the dtype of the
+    net, and what is kept of (h₁, h₂)."""
 
     scale: str | None
-    outside: bool
     net_dtype: torch.dtype | None
     keep: tuple[bool, bool]
 
@@ -231,11 +253,13 @@ Layers = tuple[Tensor, ...]
 """A hidden layer of the net, (pixels, width), in pieces one below the other: see PIECE."""
 
 
-def hidden(x_b: Tensor, w: Weights, kind: Kind, h2: Layers | None = None) -> tuple[Layers, Layers]:
+def hidden(
+    x_b: Tensor, w: Weights, place: Tensor, h2: Layers | None = None
+) -> tuple[Layers, Layers]:
     """h₁ and h₂, the net's hidden layers; h₂ only where it is not given."""
     h1, new = [], []
-    for rows in _rows(columns(x_b, kind.outside).to(w.W1.dtype), w):
-        h1.append(F.linear(rows, w.W1, w.b1).relu_())
+    for rows in _rows(columns(x_b, place).to(w.W1.dtype), w):
+        h1.append(F.linear(rows, w.W1).relu_())
         if h2 is None:
             new.append(F.linear(h1[-1], w.W2, w.b2).relu_())
     return tuple(h1), tuple(new) if h2 is None else h2
@@ -244,7 +268,7 @@ def hidden(x_b: Tensor, w: Weights, kind: Kind, h2: Layers | None = None) -> tup
 def told(h2: Layers, like: Tensor, w: Weights, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
     """What the net says, as s (1 for additive couplings), t and log s, of images as `like`."""
     taps = torch.cat([F.linear(rows, w.W3) for rows in h2]).reshape(*like.shape[:3], -1)
-    out = fold(taps.to(like.dtype)) + w.b3
+    out = fold(taps.to(like.dtype), w.b3.shape[2]) + w.b3
     if kind.scale is None:
         return out.new_ones(()), out, out.new_zeros(())
     raw, t = out.chunk(2, 3)
@@ -254,11 +278,11 @@ def told(h2: Layers, like: Tensor, w: Weights, kind: Kind) -> tuple[Tensor, Tens
 
 
 def forward(
-    z: Tensor, w: Weights, kind: Kind
+    z: Tensor, w: Weights, kind: Kind, place: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Layers, Layers]:
     """z -> y, the coupling's log-det (N,) float64, and what `backward` may want: s, t, h₁, h₂."""
-    x_a, x_b = F.linear(z, w.A, w.a).chunk(2, 3)
-    h1, h2 = hidden(x_b, w, kind)
+    x_a, x_b = F.linear(z + w.c, w.A).chunk(2, 3)
+    h1, h2 = hidden(x_b, w, place)
     s, t, log_s = told(h2, z, w, kind)
     y_a = s * (x_a + t) if kind.scale == "sigmoid" else s * x_a + t
     if kind.scale is None:
@@ -269,15 +293,15 @@ def forward(
 
 
 def inverse(
-    y: Tensor, w: Weights, kind: Kind, A_inv: Tensor
+    y: Tensor, w: Weights, kind: Kind, place: Tensor, A_inv: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Layers, Layers]:
     """y -> z, with A⁻¹ in float64, in which it is applied; and s, t, h₁, h₂."""
     y_a, x_b = y.chunk(2, 3)
-    h1, h2 = hidden(x_b, w, kind)
+    h1, h2 = hidden(x_b, w, place)
     s, t, _ = told(h2, y, w, kind)
     x_a = y_a / s - t if kind.scale == "sigmoid" else (y_a - t) / s
-    z = F.linear((torch.cat([x_a, x_b], 3) - w.a).double(), A_inv).to(y.dtype)
-    return z, s, t, h1, h2
+    z = F.linear(torch.cat([x_a, x_b], 3).double(), A_inv) - w.c
+    return z.to(y.dtype), s, t, h1, h2
 
 
 def backward(
@@ -285,6 +309,7 @@ def backward(
     y: Tensor,
     w: Weights,
     kind: Kind,
+    place: Tensor,
     gy: Tensor,
     glogdet: Tensor,
     s: Tensor,
@@ -303,34 +328,37 @@ def backward(
         gout = torch.cat([gy_a * (y_a - t) + g, gy_a], 3)
     else:
         gout = gy_a
-    gcols, gW1, gb1, gW2, gb2, gW3 = _net_backward(
-        _rows(columns(gout).to(w.W3.dtype), w),
-        _rows(columns(x_b, kind.outside).to(w.W1.dtype), w),
+    zeros = gout.new_zeros(1, 1, len(w.W3) - 9 * gout.shape[3]).expand(*gout.shape[1:3], -1)
+    gcols, gW1, gW2, gb2, gW3 = _net_backward(
+        _rows(columns(gout, zeros).to(w.W3.dtype), w),
+        _rows(columns(x_b, place).to(w.W1.dtype), w),
         w, h1, h2,
     )  # fmt: skip
-    gcols = gcols.reshape(*y.shape[:3], -1)
-    gx = torch.cat([gx_a, gy_b + fold(gcols.to(y.dtype))[..., : gy_b.shape[3]]], 3)
-    gA = gx.reshape(-1, gx.shape[3]).T @ z.reshape(-1, z.shape[3])
-    return gx @ w.A, Weights(gA, gx.sum((0, 1, 2)), gW1, gb1, gW2, gb2, gW3, b3=gout.sum(0))
+    gcols = gcols.reshape(*y.shape[:3], -1).to(y.dtype)
+    gx = torch.cat([gx_a, gy_b + fold(gcols, gy_b.shape[3])], 3)
+    gA = gx.reshape(-1, gx.shape[3]).T @ (z + w.c).reshape(-1, z.shape[3])
+    gz = gx @ w.A
+    return gz, Weights(gA, gz.sum((0, 1, 2)), gW1, gW2, gb2, gW3, b3=gout.sum(0))
 
 
 def _net_backward(
     gtaps: Layers, cols: Layers, w: Weights, h1: Layers, h2: Layers
 ) -> tuple[Tensor, ...]:
-    """From the gradient of W₃ h₂ to those of the columns, and of W₁ b₁ W₂ b₂ W₃."""
+    """From the gradient of W₃ h₂ to those of the columns, and of W₁ W₂ b₂ W₃."""
     gcols, sums = [], None
     for g3, x, a, b in zip(gtaps, cols, h1, h2, strict=True):
         g2 = _relu_backward(g3 @ w.W3, b)
         g1 = _relu_backward(g2 @ w.W2, a)
         gcols.append(g1 @ w.W1)
-        products, biases = ((g1, x), (g2, a), (g3, b)), (g1.sum(0), g2.sum(0))
         if sums is None:
-            sums = [g.T @ h for g, h in products], biases
+            sums = [g1.T @ x, g2.T @ a, g2.sum(0), g3.T @ b]
         else:
-            matrices = [torch.addmm(G, g.T, h) for G, (g, h) in zip(sums[0], products, strict=True)]
-            sums = matrices, [v + u for v, u in zip(sums[1], biases, strict=True)]
-    (gW1, gW2, gW3), (gb1, gb2) = sums
-    return torch.cat(gcols), gW1, gb1, gW2, gb2, gW3
+            gW1, gW2, gb2, gW3 = sums
+            gW1.addmm_(g1.T, x)
+            gW2.addmm_(g2.T, a)
+            gb2.add_(g2.sum(0))
+            gW3.addmm_(g3.T, b)
+    return torch.cat(gcols), *sums
 
 
 def _relu_backward(g: Tensor, h: Tensor) -> Tensor:
@@ -354,62 +382,71 @@ class _Step(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(kind: Kind, z: Tensor, *parameters: Tensor | None) -> tuple[Tensor | None, ...]:
-        w = ready(Parameters(*parameters), z.shape[1:3], kind.net_dtype)
-        y, logdet, s, t, h1, h2 = forward(z, w, kind)
+    def forward(
+        kind: Kind, place: Tensor, z: Tensor, *parameters: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        w = ready(Parameters(*parameters), place, kind.net_dtype)
+        y, logdet, s, t, h1, h2 = forward(z, w, kind, place)
         keep1, keep2 = kind.keep
         t = t if kind.scale == "exp" else None
         return y, logdet, s, t, *(h1 if keep1 else ()), *(h2 if keep2 else ())
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        kind, z, *parameters = inputs
+        kind, place, z, *parameters = inputs
         y, _, *kept = output
         ctx.kind = kind
+        ctx.set_materialize_grads(False)  # or zeros as large as the hidden layers would be written
         ctx.mark_non_differentiable(*(k for k in kept if k is not None))
-        ctx.save_for_backward(z, y, *parameters, *kept)
+        ctx.save_for_backward(place, z, y, *parameters, *kept)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor, glogdet: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-        z, y, *rest = ctx.saved_tensors
+    def backward(
+        ctx: Any, gy: Tensor | None, glogdet: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, ...]:
+        place, z, y, *rest = ctx.saved_tensors
         n, kind = len(Parameters._fields), ctx.kind
         p, s, t, layers = Parameters(*rest[:n]), rest[n], rest[n + 1], rest[n + 2 :]
-        w = ready(p, z.shape[1:3], kind.net_dtype)
+        gy = torch.zeros_like(y) if gy is None else gy
+        glogdet = same_for_all(0.0, y) if glogdet is None else glogdet
+        w = ready(p, place, kind.net_dtype)
         if torch.is_grad_enabled():  # for second derivatives all of this must be functions of z
-            y, _, s, t, h1, h2 = forward(z, w, kind)
+            y, _, s, t, h1, h2 = forward(z, w, kind, place)
         elif all(kind.keep):
             h1, h2 = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         else:
-            h1, h2 = hidden(y.chunk(2, 3)[1], w, kind, layers or None)
-        gz, gw = backward(z, y, w, kind, gy, glogdet, s, t, h1, h2)
-        return None, gz, *ready_backward(p, w, gw)
+            h1, h2 = hidden(y.chunk(2, 3)[1], w, place, layers or None)
+        gz, gw = backward(z, y, w, kind, place, gy, glogdet, s, t, h1, h2)
+        return None, None, gz, *ready_backward(p, place, w, gw)
 
 
 class _Reversible(torch.autograd.Function):
     """All steps of a level; only the last y is kept, and each z is computed back from its y."""
 
     @staticmethod
-    def forward(ctx: Any, kind: Kind, z: Tensor, *flat: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, kind: Kind, place: Tensor, z: Tensor, *flat: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         total = same_for_all(0.0, z)
         for p in _each(flat):
-            z, logdet, *_ = forward(z, ready(p, z.shape[1:3], kind.net_dtype), kind)
+            z, logdet, *_ = forward(z, ready(p, place, kind.net_dtype), kind, place)
             total = total + logdet
         ctx.kind = kind
-        ctx.save_for_backward(z, *flat)
+        ctx.save_for_backward(place, z, *flat)
         return z, total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
-        y, *flat = ctx.saved_tensors
+        place, y, *flat = ctx.saved_tensors
         found: list[Tensor | None] = []
         for p in reversed(_each(flat)):
-            w = ready(p, y.shape[1:3], ctx.kind.net_dtype)
+            w = ready(p, place, ctx.kind.net_dtype)
             A_inv = torch.linalg.inv_ex(w.A.double()).inverse  # does not wait for a GPU
-            z, s, t, h1, h2 = inverse(y, w, ctx.kind, A_inv)
-            gy, gw = backward(z, y, w, ctx.kind, gy, glogdet, s, t, h1, h2)
-            y, found = z, [*ready_backward(p, w, gw), *found]
-        return None, gy, *found
+            z, s, t, h1, h2 = inverse(y, w, ctx.kind, place, A_inv)
+            gy, gw = backward(z, y, w, ctx.kind, place, gy, glogdet, s, t, h1, h2)
+            y, found = z, [*ready_backward(p, place, w, gw), *found]
+        return None, None, gy, *found
 
 
 def _each(flat: Sequence[Tensor | None]) -> list[Parameters]:
@@ -446,7 +483,6 @@ def _touched(m: nn.Module) -> bool:
 def _kind(coupling: Coupling, keep: tuple[bool, bool] = (True, True)) -> Kind:
     return Kind(
         scale=getattr(coupling, "scale", None),
-        outside=coupling.net.conv1.edge is not None,
         net_dtype=coupling.net_dtype,
         keep=keep,
     )
@@ -455,9 +491,15 @@ def _kind(coupling: Coupling, keep: tuple[bool, bool] = (True, True)) -> Kind:
 def _parameters(steps: Sequence[Step]) -> tuple[list[Parameters], Tensor]:
     """Those of each step, and Σ log|det A|."""
     dtype = steps[0].actnorm.b.dtype
-    A, a, log_det = affine_maps(steps)
-    maps = zip(steps, A.to(dtype).unbind(), a.to(dtype).unbind(), strict=True)
-    return [Parameters(A_k, a_k, *parameters(s.coupling.net)) for s, A_k, a_k in maps], log_det
+    A, c, log_det = affine_maps(steps)
+    maps = zip(steps, A.to(dtype).unbind(), c.to(dtype).unbind(), strict=True)
+    return [Parameters(A_k, c_k, *parameters(s.coupling.net)) for s, A_k, c_k in maps], log_det
+
+
+def _place(steps: Sequence[Step], z: Tensor) -> Tensor:
+    """That of these steps' nets on images as z, (N, H, W, C)."""
+    conv = steps[0].coupling.net.conv1
+    return place(z.shape[1:3], conv.weight.shape[1], conv.edge is not None, z)
 
 
 def run(steps: Sequence[Step], x: Tensor, memory: str) -> tuple[Tensor, Tensor]:
@@ -465,17 +507,18 @@ def run(steps: Sequence[Step], x: Tensor, memory: str) -> tuple[Tensor, Tensor]:
     kind = _kind(steps[0].coupling, KEPT.get(memory, (False, False)))
     each, log_det = _parameters(steps)
     z = x.permute(0, 2, 3, 1).contiguous()
+    where = _place(steps, z)
     total = same_for_all(math.prod(x.shape[2:]) * log_det, x)
     if not torch.is_grad_enabled():
         for p in each:
-            z, logdet, *_ = forward(z, ready(p, z.shape[1:3], kind.net_dtype), kind)
+            z, logdet, *_ = forward(z, ready(p, where, kind.net_dtype), kind, where)
             total = total + logdet
     elif memory == "reversible":
-        z, logdet = _Reversible.apply(kind, z, *(value for p in each for value in p))
+        z, logdet = _Reversible.apply(kind, where, z, *(value for p in each for value in p))
         total = total + logdet
     else:
         for p in each:
-            z, logdet, *_ = _Step.apply(kind, z, *p)
+            z, logdet, *_ = _Step.apply(kind, where, z, *p)
             total = total + logdet
     return z.permute(0, 3, 1, 2), total
 
@@ -485,8 +528,9 @@ def run_back(steps: Sequence[Step], y: Tensor) -> Tensor:
     kind = _kind(steps[0].coupling)
     each, _ = _parameters(steps)
     z = y.permute(0, 2, 3, 1).contiguous()
+    where = _place(steps, z)
     inverses = torch.linalg.inv(torch.stack([p.A for p in each]).double())
     for p, A_inv in zip(reversed(each), reversed(inverses), strict=True):
-        w = ready(p, z.shape[1:3], kind.net_dtype)
-        z, *_ = inverse(z, w, kind, A_inv)
+        w = ready(p, where, kind.net_dtype)
+        z, *_ = inverse(z, w, kind, where, A_inv)
     return z.permute(0, 3, 1, 2)

@@ -107,8 +107,16 @@ def test_without_gradients_the_same_numbers():
 # -- the comparison can fail -------------------------------------------------------------------
 
 
-def shifted(x, outside=False):
-    return fused_columns(x.roll(1, 1), outside)
+def shifted(x, beside):
+    return fused_columns(x.roll(1, 1), beside)
+
+
+def of_the_transpose(c, channels):
+    return fused_columns(c[..., :channels], c[0, :, :, :0])[..., :channels]
+
+
+def nowhere(*args):
+    return torch.zeros_like(fused_place(*args))
 
 
 def without_log_s(steps):
@@ -121,10 +129,11 @@ def transposed(steps):
     return W.mT, a, log_det
 
 
-fused_columns, fused_affine_maps = fused.columns, fused.affine_maps
+fused_columns, fused_place, fused_affine_maps = fused.columns, fused.place, fused.affine_maps
 MUTANTS = {
     "columns": ("columns", shifted),
-    "fold": ("fold", lambda c: fused_columns(c)[..., : c.shape[3] // 9]),
+    "fold": ("fold", of_the_transpose),
+    "place": ("place", nowhere),
     "the actnorm left out": ("affine_maps", without_log_s),
     "W transposed": ("affine_maps", transposed),
     "ReLU's gradient": ("_relu_backward", lambda g, h: g),
@@ -151,15 +160,18 @@ def test_fold_is_the_transpose_of_columns(c):
     g = torch.Generator().manual_seed(0)
     x = torch.randn(2, 3, 5, c, dtype=torch.float64, generator=g)
     y = torch.randn(2, 3, 5, 9 * c, dtype=torch.float64, generator=g)
-    torch.testing.assert_close((fused.columns(x) * y).sum(), (x * fused.fold(y)).sum())
+    cols = fused.columns(x, beside=y.new_zeros(3, 5, 2))
+    y = torch.cat([y, torch.randn(2, 3, 5, 2, dtype=torch.float64, generator=g)], 3)
+    torch.testing.assert_close((cols * y).sum(), (x * fused.fold(y, c)).sum())
 
 
 @pytest.mark.parametrize("keep", fused.KEPT.values(), ids=fused.KEPT)
 @pytest.mark.parametrize("scale", ["sigmoid", "exp", None])
 def test_a_step_by_finite_differences_first_and_second(scale, keep):
     g = torch.Generator().manual_seed(0)
-    kind = fused.Kind(scale, outside=True, net_dtype=None, keep=keep)
+    kind = fused.Kind(scale, net_dtype=None, keep=keep)
     n, h, w, c, width = 2, 2, 3, 4, 3
+    place = fused.place((h, w), c // 2, True, torch.zeros((), dtype=torch.float64))
     c_out = c // 2 if scale is None else c
     shapes = [(n, h, w, c), (c, c), (c,)]
     shapes += [(width, c // 2, 3, 3), (width, 1, 3, 3), (width,), (width,)]
@@ -170,7 +182,7 @@ def test_a_step_by_finite_differences_first_and_second(scale, keep):
     ]
 
     def step(*inputs):
-        return fused._Step.apply(kind, *inputs)[:2]
+        return fused._Step.apply(kind, place, *inputs)[:2]
 
     assert torch.autograd.gradcheck(step, tensors, fast_mode=True)
     assert torch.autograd.gradgradcheck(step, tensors, fast_mode=True)
