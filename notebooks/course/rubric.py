@@ -33,13 +33,15 @@ QUESTIONS = {
 MODEL_ANSWERS = {
     "1": (
         "The log-determinant is the logarithm of the absolute value of the determinant of the "
-        "map's Jacobian, log|det dz/dx|. It says by how much the map stretches volume, and so "
-        "corrects the density: log p(x) = log p(z) + log|det dz/dx|. For composed maps it is the "
-        "sum over the steps; for a triangular Jacobian it is the sum of log|diagonal|.",
-        "Log-determinant — это логарифм модуля определителя якобиана отображения, log|det dz/dx|. "
-        "Он показывает, во сколько раз отображение меняет объём, и поправляет плотность: "
-        "log p(x) = log p(z) + log|det dz/dx|. Для композиции он равен сумме по шагам; для "
-        "треугольного якобиана — сумме логарифмов модулей диагонали.",
+        "map's Jacobian, log|det dz/dx|. It says by how much the map stretches volume, counted "
+        "as a logarithm, and so corrects the density: log p(x) = log p(z) + log|det dz/dx|. For "
+        "composed maps it is the sum over the steps; for a triangular Jacobian it is the sum of "
+        "log|diagonal|.",
+        "Log-determinant — это логарифм модуля определителя матрицы Якоби отображения, "
+        "log|det dz/dx|. Он показывает, во сколько раз отображение меняет объём (в "
+        "логарифмической шкале), и входит поправкой в логарифм плотности: log p(x) = log p(z) + "
+        "log|det dz/dx|. Для композиции он равен сумме по шагам, для треугольной матрицы Якоби — "
+        "сумме логарифмов модулей диагональных элементов.",
     ),
     "2": (
         "Actnorm scales and shifts every channel, y = s ⊙ x + b; its s and b start from the first "
@@ -48,8 +50,8 @@ MODEL_ANSWERS = {
         "permutation. Affine coupling passes one half unchanged; a network computes log s and t "
         "from it for the other half; it is inverted without inverting the network.",
         "Actnorm масштабирует и сдвигает каждый канал, y = s ⊙ x + b; s и b инициализируются по "
-        "первому батчу так, что у канала среднее 0 и дисперсия 1. Обратимая свёртка 1×1 умножает "
-        "каналы в каждом пикселе на обучаемую матрицу W и обобщает перестановку. Affine coupling "
+        "первому батчу так, чтобы у каждого канала было среднее 0 и дисперсия 1. Обратимая свёртка "
+        "1×1 умножает каналы в каждом пикселе на обучаемую матрицу W и обобщает перестановку. Affine coupling "
         "оставляет одну половину без изменений; сеть вычисляет по ней log s и t для другой; "
         "слой обращается без обращения сети.",
     ),
@@ -84,9 +86,13 @@ ACTNORM = r"act-?norm|актнорм"
 CONV = r"1\s*[x×х*]\s*1|один на один|convolution|св[её]ртк"
 COUPLING = r"coupling|каплинг|связыва|сцеплен|half|halves|половин"
 NETWORK = r"\bnet\b|network|\bnn\b|\bсет[ьи]\b|нейросет"
-DETERMINANT = r"determinant|\bdet\b|log-?det|определител|детерминант"
+DETERMINANT = r"determinant|\bdet\b|log-?det|определител|детерминант|якобиан"  # якобиан: det J
 TRIANGULAR = r"triangular|треугольн"
 LOWER, UPPER = r"lower|нижн", r"upper|верхн"
+TRACE = r"не (?:равен )?след[^,.]*|not (?:equal )?(?:to )?(?:the )?trace[^,.]*"
+# Of these it is true that they keep volume; of a map in general it is not.
+KEEPS = r"additive|nice|permut|shift|orthogonal|rotation|\b0 means|\bif\b"
+KEEPS += r"|аддитив|перестанов|сдвиг|ортогональ|если"
 NOT = r"(?:not|n't|never|не)\s+(?:\w+\s+){0,2}"
 
 CONCEPTS: dict[str, tuple[Concept, ...]] = {
@@ -95,18 +101,20 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "log of the Jacobian determinant",
             (r"\blog|\bln\b|логарифм", DETERMINANT, r"jacob|якоби|d[zhyf]\w*\s*/\s*d[xhz]|∂\w+/∂|deriv|производн"),
             (r"(?:is|equals|это|равен) (?:the )?(?:log\w* of (?:the )?)?(?:trace|след)",),
-            benign=r"не (?:равен )?след[^,.]*|not (?:equal )?(?:to )?(?:the )?trace[^,.]*",
+            benign=TRACE,
         ),
         Concept(
             "absolute value",
             (r"absolute|modul|модул|абсолютн|\|\s*det|\babs\b", DETERMINANT),
             (r"(?:sign|знак) (?:of the determinant |определителя )?(?:matters|is kept|важен|сохраня)",),
+            benign=TRACE + r"|(?:not|n['’]t|не) (?:care|matter|depend|важ|завис)\w*(?: (?:about|on|от))?(?: (?:the )?(?:sign|знак)\w*)?",
         ),
         Concept(
             "change of volume",
-            (r"volum|объ[её]м|densit|плотност|log p\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|меня|измен|растя|сжи|сжат|поправ|log p\s*\(z\)"),
+            (r"volum|объ[её]м|densit|плотност|log p\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|preserv|keeps|меня|измен|сохраня|растя|сжи|сжат|поправ|log p\s*\(z\)"),
             # A layer that keeps volume is no contradiction; to say so of every map is one.
-            (r"^(?!.*(?:additive|nice|permut|shift|аддитив|перестанов|сдвиг|\bif\b|если)).*(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",),
+            (rf"^(?!.*(?:{KEEPS})).*(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",),
+            benign=rf"(?:{KEEPS})[^.]*(?:not|n['’]t|не) (?:chang|меня|измен)\w*",
         ),
         Concept(
             "sum over steps",
@@ -133,7 +141,8 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "1×1 convolution: generalises a permutation",
             (CONV, r"permut|shuffl|reorder|перестанов|перемеш"),
-            (r"(?:is|just|это) (?:a |an )?(?:fixed|фиксированн\w+) (?:permut|shuffl|перестан)", r"shuffle is learn"),
+            # Of the ancestors it is true: "in RealNVP it is a fixed permutation, here W is learned".
+            (r"^(?!.*(?:realnvp|nice|learn|train|обуча)).*(?:is|just|это) (?:a |an )?(?:fixed|фиксированн\w+) (?:permut|shuffl|перестан)", r"shuffle is learn"),
         ),
         Concept(
             "1×1 convolution: learned matrix at every pixel",
@@ -155,7 +164,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (r"without|no need|need(?:s)? not|never|does(?:n't| not)|not (?:be|have)|без|не нужно|не требу|не надо|не обяза|не обращ", r"invert|inver|обра[тщ]", NETWORK),
             (
                 rf"(?:{NETWORK})[^.]*(?:must|(?<!not )has to|(?<!not )have to|needs to|should) be (?:inver|biject)",
-                r"сеть[^.]*(?<!не )(?:должна|обязана) быть обратим",
+                r"сеть[^.]*(?<!не )(?<!не обязательно )(?:должна|обязана) быть обратим",
                 r"(?:requires|need to|needs) inver\w+ (?:of )?the (?:neural )?net",
             ),
             benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|not (?:be|have)|без|не нужно|не требу\w*|не надо|не обяза\w*|(?:никогда )?не обращ\w*",
@@ -169,14 +178,14 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "P is fixed",
-            (r"\bp\b|permutation|перестанов", r"fix|not (?:train|learn|optimi)|constant|frozen|фиксир|не обуча|постоян|заморож"),
+            (r"\bp\b|permutation|перестанов", r"fix|not (?:train|learn|optimi|chang)|constant|frozen|фиксир|не обуча|не меня|постоян|заморож"),
             (
                 r"\bp\b[^.,;]*\b(?:is|are) (?:also )?(?:learn|train|optimi)",
                 r"permutation (?:matrix )?(?:p )?is (?:also )?(?:learn|train|optimi)",
                 r"(?:shuffle|permutation) is (?:learn|train)",
                 r"(?:\bp\b|перестанов\w+)(?: тоже| также)? обуча",
             ),
-            benign=r"(?:is |are )?(?:not|never) (?:\w+ )?(?:train|learn|optimi)\w*|не обуча\w*|not fixed at random",
+            benign=r"(?:is |are )?(?:not|never) (?:\w+ )?(?:train|learn|optimi|chang)\w*|не (?:обуча|меня)\w*|not fixed at random",
         ),
         Concept(
             "triangular factors",
@@ -184,13 +193,14 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (
                 rf"\bu\b(?:\s+(?:is|—|-|это|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{LOWER})",
                 rf"\bl\b(?:\s+(?:is|—|-|это|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{UPPER})",
-                rf"(?:both|обе)[^.]*(?:{LOWER})",
+                rf"^(?!.*(?:{UPPER})).*\b(?:both|обе)\b[^.]*(?:{LOWER})",
             ),
         ),
         Concept(
             "log-determinant from s",
             (DETERMINANT, r"\bs\b|log\s*\|s\||diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
-            benign=r"(?:no need|(?:not|n['’]t) (?:need|have)|need not)(?: to)?(?: comput\w*)?|не (?:нужно|надо|требуется|приходится)(?: (?:счита|вычисл)\w*)?",
+            benign=r"(?:no need|(?:not|n['’]t) (?:need|have)|need not)(?: to)?(?: comput\w*)?|не (?:нужно|надо|требуется|приходится)(?: (?:счита|вычисл)\w*)?"
+            r"|(?:without|no|never|без)(?: comput\w*| вычислени\w*)?(?: the| any| a)? (?:determinant|определител)\w*",
         ),
         Concept(
             "cost falls from O(c³) to O(c)",
@@ -205,6 +215,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "inverse by triangular solves",
             (TRIANGULAR + r"|substitution|подстанов", r"solv|substitution|реш|подстанов", r"inver|solv|обра[тщ]|систем"),
+            benign=r"(?:never|not|without|no)(?: be)?(?: matrix)? inver\w*|не обращ\w*|без обращен\w*",
         ),
     ),
 }  # fmt: skip
@@ -217,7 +228,7 @@ RELATION = re.compile(
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
     r"|preserves?|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
     r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
-    r"|\bэто\b|\bне\b|\b\w{2,30}(?:[её]т|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
+    r"|\bэто\b|\bне\b|\b(?:ниж|верх)?н?е?треугольн(?:ая|ые)\b|\b\w{2,30}(?:[её]т|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
     r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|есть|остаётся|остается)\b"
     r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или|ем|им)\b",
     re.IGNORECASE,
