@@ -266,15 +266,17 @@ def factorise(W):
 
 # --- which routines does an answer call? ----------------------------------------------------------
 
-_DETERMINANTS = ((np.linalg, "det"), (np.linalg, "slogdet"), (scipy.linalg, "det"))
-_INVERSES = ((np.linalg, "inv"), (np.linalg, "pinv"), (scipy.linalg, "inv"), (scipy.linalg, "pinv"))
-_SOLVERS = (
-    (np.linalg, "solve"),
-    (np.linalg, "lstsq"),
-    (scipy.linalg, "lstsq"),
-    (scipy.linalg, "lu_factor"),
-    (scipy.linalg, "lu"),
-)
+
+def _routines(*names):
+    """Those of NumPy and SciPy of these names."""
+    modules = (np.linalg, scipy.linalg)
+    return tuple((m, name) for m in modules for name in names if hasattr(m, name))
+
+
+_FACTORISATIONS = _routines("lu", "lu_factor", "qr", "svd", "svdvals", "eig", "eigvals")
+_DETERMINANTS = _routines("det", "slogdet") + _FACTORISATIONS  # which a determinant is read from
+_INVERSES = _routines("inv", "pinv")
+_SOLVERS = _routines("solve", "lstsq") + _FACTORISATIONS
 
 
 @contextmanager
@@ -355,8 +357,8 @@ def lu_logdet(x, p, l, u, s):
             (
                 _DETERMINANTS,
                 (
-                    "It computes a determinant, {}. The number is right, and cost about c³/3 multiplications. "
-                    "The factors give it away for nothing: which of p, l, u and s are needed?"
+                    "It computes a determinant, with {}. The number is right, and cost about c³/3 "
+                    "multiplications or more. The factors give it away for nothing: which of p, l, u and s are needed?"
                 ),
             )
         ),
@@ -441,7 +443,27 @@ def lu_logdet(x, p, l, u, s):
                 lambda x, p, l, u, s: np.full(
                     len(x), x.shape[1] * x.shape[2] * np.linalg.slogdet(build_matrix(p, l, u, s))[1]
                 ),
-                deserves="It computes a determinant, `numpy.linalg.slogdet`",
+                deserves="It computes a determinant, with `numpy.linalg.slogdet`",
+            ),
+            Mutant(
+                "singular values",
+                lambda x, p, l, u, s: np.full(
+                    len(x),
+                    x.shape[1]
+                    * x.shape[2]
+                    * np.log(np.linalg.svd(build_matrix(p, l, u, s))[1]).sum(),
+                ),
+                deserves="It computes a determinant, with `numpy.linalg.svd`",
+            ),
+            Mutant(
+                "eigenvalues",
+                lambda x, p, l, u, s: np.full(
+                    len(x),
+                    x.shape[1]
+                    * x.shape[2]
+                    * np.log(np.abs(scipy.linalg.eigvals(build_matrix(p, l, u, s)))).sum(),
+                ),
+                deserves="It computes a determinant, with `scipy.linalg.eigvals`",
             ),
             Mutant(
                 "h only",
@@ -546,6 +568,13 @@ def lu_inverse(y, p, l, u, s):
                 "solve",
                 lambda y, p, l, u, s: _solved(y, np.argsort(p), l, u + np.diag(s)),
                 deserves="knows nothing of triangles",
+            ),
+            Mutant(
+                "W solved by SciPy",
+                lambda y, p, l, u, s: scipy.linalg.solve(
+                    build_matrix(p, l, u, s), y.reshape(-1, len(s)).T
+                ).T.reshape(y.shape),
+                deserves="It calls `scipy.linalg.solve`, which knows nothing of triangles",
             ),
             Mutant(
                 "P forgotten",
