@@ -118,7 +118,6 @@ log|det J_f(x)|
 \sum_{i=0}^{K-1} \log|\det \frac{dh_{i+1}}{dh_i}|
 Σ_{i=1}^{K+1} log|det dh_i/dh_{i−1}|
 Σᵢ log|det ∂hᵢ/∂hᵢ₋₁|
-log|det dh_i/dh_{i-1}|
 log p(z) + log|det dz/dx|
 log p(x) = log p(z) + log|det dz/dx|
 log p(x) = log p(z) + log|det dz/dx| = log p(z) + Σ_{i=1}^K log|det dh_i/dh_{i-1}|
@@ -222,6 +221,7 @@ WRONG = [
     ("flow", "log p(z)", "volume", "missing"),
     ("flow", "log p(x)", "circular", "p(x)"),
     ("flow", "log p(z) + log|det dh_i/dh_{i-1}|", "sum", "sum over the steps"),
+    ("flow", "log|det dh_i/dh_{i-1}|", "sum", "the right idea, for one step"),
     ("flow", "Σ_i |det dh_i/dh_{i-1}|", "log", "logarithm"),
     ("flow", "log|Σ_i det(dh_i/dh_{i-1})|", "log_of_sum", "sum of the logs"),
     ("flow", r"\sum_{i=2}^{K} \log|\det dh_i/dh_{i-1}|", "range", "first step"),

@@ -161,7 +161,7 @@ def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
             return _right(layer, "log p(x) = log p(z) + log|det dz/dx|, the whole log-likelihood")
         one_step = [np.log(np.abs(np.linalg.det(p.steps[1]))) for p in here]
         if single_step and agree(got, [np.array(v) for v in one_step]):
-            return _right(layer, "the log-determinant of one step; the flow's is the sum over them")
+            raise Mistake("sum", "the right idea, for one step. The flow has K of them: sum.")
     if agree(got, target) and not allow_restating:
         _refuse_restating(layer, tree)
     if agree(got, target):
