@@ -111,7 +111,7 @@ def as_batch(x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)
     if x.dtype != np.float64:
         raise TypeError(
-            f"x must be float64, not {x.dtype}: write x.astype(np.float64), of a tensor x.double(). "
+            f"x must be float64, not {x.dtype}: write x.astype(np.float64); torch: x.double(). "
             "A lower precision cannot tell a right formula from one that is nearly right"
         )
     if x.ndim == 0:

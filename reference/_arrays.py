@@ -68,6 +68,21 @@ def as_parameter(value: ArrayLike, name: str, shape: tuple[int | None, ...]) -> 
     return parameter
 
 
+def as_order(value: ArrayLike, name: str, length: int | None = None) -> NDArray[np.intp]:
+    """Check an order of the channels, (C,), and keep a copy of it that nobody else can change.
+
+    Raises:
+        ValueError: not each of 0 … C−1 exactly once, or C is not `length`.
+    """
+    given = np.asarray(value)
+    c = given.size if length is None else length
+    if given.ndim != 1 or not c or not np.array_equal(np.sort(given), np.arange(c)):
+        raise ValueError(f"{name} is {value!r}; accepted: each of 0 … {c - 1} exactly once")
+    order = given.astype(np.intp)
+    order.flags.writeable = False
+    return order
+
+
 def halves(x: Array, name: str = "x") -> tuple[Array, Array]:
     """Split along the channels: (N, H, W, C) -> twice (N, H, W, C/2).
 

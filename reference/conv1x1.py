@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import lu, solve_triangular
 
-from reference._arrays import Array, as_images, as_parameter, per_example
+from reference._arrays import Array, as_images, as_order, as_parameter, per_example
 
 
 def random_rotation(c: int, rng: np.random.Generator) -> Array:
@@ -99,9 +99,7 @@ class Conv1x1LU:
         """
         self.s = as_parameter(s, "s", (None,))
         c = len(self.s)
-        self.p = np.asarray(p)
-        if not np.array_equal(np.sort(self.p), np.arange(c)):
-            raise ValueError(f"p is {p!r}; accepted: each of 0 … {c - 1} exactly once")
+        self.p = as_order(p, "p", c)
         self.l = np.tril(as_parameter(l, "l", (c, c)), -1)
         self.u = np.triu(as_parameter(u, "u", (c, c)), 1)
         if (self.s == 0).any():

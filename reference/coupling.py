@@ -7,15 +7,7 @@ from typing import Literal
 import numpy as np
 
 from reference._arrays import Array, as_images, halves, per_example
-from reference.network import Network
-
-
-def _net_output(net: Network, x_b: Array, channels: int) -> Array:
-    out = np.asarray(net(x_b))
-    wanted = (*x_b.shape[:3], channels)
-    if out.shape != wanted:
-        raise ValueError(f"net gave shape {out.shape} for x_b of shape {x_b.shape}; needs {wanted}")
-    return out
+from reference.network import Network, as_network, run
 
 
 class AffineCoupling:
@@ -39,14 +31,12 @@ class AffineCoupling:
             TypeError: net is not callable.
             ValueError: an unknown scale.
         """
-        if not callable(net):
-            raise TypeError(f"net is a {type(net).__name__}; accepted: a function of x_b")
         if scale not in ("exp", "sigmoid"):
             raise ValueError(f"scale is {scale!r}; accepted: 'exp', 'sigmoid'")
-        self.net, self.scale = net, scale
+        self.net, self.scale = as_network(net), scale
 
     def _log_s_and_t(self, x_b: Array) -> tuple[Array, Array]:
-        raw, t = halves(_net_output(self.net, x_b, 2 * x_b.shape[-1]))
+        raw, t = halves(run(self.net, x_b, 2 * x_b.shape[-1]))
         if self.scale == "sigmoid":
             log_s = -np.log1p(np.exp(-(raw + 2)))  # log sigmoid, without overflow above
             return log_s, np.exp(log_s) * t  # s ⊙ (x_a + t) = s ⊙ x_a + s ⊙ t
@@ -77,18 +67,16 @@ class AdditiveCoupling:
 
     def __init__(self, net: Network) -> None:
         """Take net: (N, H, W, C/2) -> (N, H, W, C/2). Raises TypeError if it is not callable."""
-        if not callable(net):
-            raise TypeError(f"net is a {type(net).__name__}; accepted: a function of x_b")
-        self.net = net
+        self.net = as_network(net)
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """(N, H, W, C) -> (N, H, W, C), zeros (N,). Raises ValueError if C is odd."""
         x_a, x_b = halves(as_images(x))
-        t = _net_output(self.net, x_b, x_b.shape[-1])
+        t = run(self.net, x_b, x_b.shape[-1])
         return np.concatenate([x_a + t, x_b], axis=-1), np.zeros(len(x))
 
     def inverse(self, y: Array) -> Array:
         """(N, H, W, C) -> (N, H, W, C). Raises ValueError if C is odd."""
         y_a, y_b = halves(as_images(y, "y"), "y")
-        t = _net_output(self.net, y_b, y_b.shape[-1])
+        t = run(self.net, y_b, y_b.shape[-1])
         return np.concatenate([y_a - t, y_b], axis=-1)

@@ -140,10 +140,16 @@ class MultiScale:
             raise ValueError(f"n is {n}, temperature {temperature}; accepted: n ≥ 1, ≥ 0")
         return self.inverse(temperature * rng.standard_normal((n, int(np.prod(self.shape)))))
 
-    def bits_per_dim(
-        self, images: np.ndarray, n_bits: int = 8, rng: np.random.Generator | None = None
-    ) -> Array:
-        """Bits per dimension of uint8 images (N, H, W, C) -> (N,), dequantised with `rng`."""
+    def bits_per_dim(self, images: np.ndarray, n_bits: int, rng: np.random.Generator) -> Array:
+        """Bits per dimension of uint8 images (N, H, W, C) -> (N,), dequantised with `rng`.
+
+        Raises:
+            TypeError: images is not uint8, or rng is None: at a cell's corner the density says
+                nothing about the cell, so there is no likelihood without noise.
+            ValueError: n_bits is not in 1 … 8, or images of another shape than the model's.
+        """
+        if rng is None:
+            raise TypeError("rng is None; accepted: a generator, np.random.default_rng(seed)")
         x = dequantize(images, n_bits, rng)
         return bits_per_dim(self.log_prob(x), int(np.prod(self.shape)), n_bits)
 

@@ -50,8 +50,13 @@ def to_images(x: Array, n_bits: int) -> np.ndarray:
     """Real numbers -> uint8: floor((x + ½)·2^n_bits), clipped to the range, times 2^(8−n_bits).
 
     The inverse of `dequantize`, up to the bits that quantising drops.
+
+    Raises:
+        ValueError: n_bits is not in 1 … 8, or x has NaN, which is no colour.
     """
     _check_bits(n_bits)
+    if np.isnan(x).any():
+        raise ValueError(f"x has {np.count_nonzero(np.isnan(x))} NaN values; accepted: numbers")
     q = np.clip(np.floor((x + 0.5) * 2**n_bits), 0, 2**n_bits - 1)
     return (q * 2 ** (8 - n_bits)).astype(np.uint8)
 

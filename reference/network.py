@@ -14,6 +14,26 @@ Network = Callable[[Array], Array]
 """Any function (N, H, W, C_in) -> (N, H, W, C_out): a coupling asks nothing more of its NN."""
 
 
+def as_network(net: Network, name: str = "net") -> Network:
+    """Return `net`. Raises TypeError if it is not callable."""
+    if not callable(net):
+        raise TypeError(f"{name} is a {type(net).__name__}; accepted: a function (N, H, W, C)")
+    return net
+
+
+def run(net: Network, x: Array, channels: int, name: str = "net") -> Array:
+    """net(x), (N, H, W, `channels`): fewer would be broadcast in silence, the log-det then wrong.
+
+    Raises:
+        ValueError: the net gave another shape.
+    """
+    out = np.asarray(net(x))
+    wanted = (*x.shape[:3], channels)
+    if out.shape != wanted:
+        raise ValueError(f"{name} gave shape {out.shape} for shape {x.shape}; needs {wanted}")
+    return out
+
+
 def conv2d(x: Array, kernel: Array, padding: Literal["edge", "zero"] = "zero") -> Array:
     """Convolution (as in deep learning: cross-correlation) that keeps the image size.
 

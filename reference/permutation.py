@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from reference._arrays import Array, as_images
+from reference._arrays import Array, as_images, as_order
 
 
 class Permutation:
@@ -25,10 +25,7 @@ class Permutation:
         Raises:
             ValueError: `indices` is not such a permutation.
         """
-        order = np.asarray(indices)
-        if order.ndim != 1 or not np.array_equal(np.sort(order), np.arange(len(order))):
-            raise ValueError(f"indices is {indices!r}; accepted: each of 0 … C−1 exactly once")
-        self.indices = order.astype(int)
+        self.indices = as_order(indices, "indices")
 
     @classmethod
     def reverse(cls, c: int) -> Permutation:

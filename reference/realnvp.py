@@ -6,10 +6,10 @@ from typing import Literal
 
 import numpy as np
 
-from reference._arrays import Array, as_images, per_example
+from reference._arrays import Array, as_images, halves, per_example
 from reference.flow import Flow
 from reference.glow import MultiScale
-from reference.network import CouplingNet, Network
+from reference.network import CouplingNet, Network, as_network, run
 from reference.split import Split, TopPrior
 from reference.squeeze import Squeeze
 
@@ -56,19 +56,16 @@ class MaskedCoupling:
         """Take mask, broadcastable to (H, W, C), and net: (N, H, W, C) -> (N, H, W, 2C).
 
         Raises:
+            TypeError: net is not callable.
             ValueError: the mask has other values than 0 and 1.
         """
         self.mask = np.asarray(mask, dtype=np.float64)
         if not np.isin(self.mask, (0.0, 1.0)).all():
             raise ValueError("mask has values other than 0 and 1")
-        self.net = net
+        self.net = as_network(net)
 
     def _log_s_and_t(self, kept: Array) -> tuple[Array, Array]:
-        out = np.asarray(self.net(kept))
-        wanted = (*kept.shape[:3], 2 * kept.shape[-1])
-        if out.shape != wanted:
-            raise ValueError(f"net gave shape {out.shape} for {kept.shape}; needs {wanted}")
-        log_s, t = np.split(out, 2, axis=-1)
+        log_s, t = halves(run(self.net, kept, 2 * kept.shape[-1]))
         return (1 - self.mask) * log_s, (1 - self.mask) * t
 
     def forward(self, x: Array) -> tuple[Array, Array]:

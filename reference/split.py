@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from reference._arrays import Array, as_images, as_parameter, halves, per_example
-from reference.network import Network, conv2d
+from reference.network import Network, as_network, conv2d, run
 
 
 class Split:
@@ -27,13 +27,16 @@ class Split:
     """
 
     def __init__(self, prior: Network | None = None) -> None:
-        """Take prior: (N, H, W, C/2) -> (N, H, W, C), its channels being (μ, log σ)."""
-        self.prior = prior
+        """Take prior: (N, H, W, C/2) -> (N, H, W, C), its channels being (μ, log σ).
+
+        Raises TypeError if it is neither callable nor None.
+        """
+        self.prior = prior if prior is None else as_network(prior, "prior")
 
     def _mean_and_log_sd(self, h: Array) -> tuple[Array, Array]:
         if self.prior is None:
             return np.zeros(h.shape), np.zeros(h.shape)
-        return halves(np.asarray(self.prior(h)), "prior(h)")
+        return halves(run(self.prior, h, 2 * h.shape[-1], "prior"))
 
     def forward(self, x: Array) -> tuple[Array, Array]:
         """(N, H, W, C) -> (N, H, W, C), log-det (N,). Raises ValueError if C is odd."""

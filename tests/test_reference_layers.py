@@ -1,6 +1,6 @@
 """The reference's layers against hand-made numbers and independent implementations.
 
-That every log-determinant agrees with finite differences is tested in test_check.py.
+That every log-determinant agrees with finite differences is tested in test_mutants.py.
 """
 
 from __future__ import annotations
@@ -94,6 +94,14 @@ def test_no_inverse_matrix_is_ever_made(rng, monkeypatch):
     monkeypatch.setattr("scipy.linalg.inv", refuse)
     layer, x = ref.Conv1x1LU.random(6, rng), rng.standard_normal((1, 2, 3, 6))
     np.testing.assert_allclose(layer.inverse(layer.forward(x)[0]), x, atol=1e-14)
+
+
+def test_lu_keeps_its_permutation_to_itself(rng):
+    p, (l, u, s) = np.array([1.0, 0.0]), LU  # noqa: E741
+    layer, x = ref.Conv1x1LU(p, l, u, s), rng.standard_normal((1, 2, 3, 2))
+    p[:] = 0
+    np.testing.assert_array_equal(layer.forward(x)[0], x[..., ::-1])
+    np.testing.assert_array_equal(layer.inverse(x), x[..., ::-1])
 
 
 def test_random_rotations_are_orthogonal_and_half_are_reflections(rng):
@@ -214,6 +222,9 @@ def test_dequantisation_noise_fills_the_cell_without_gap(rng):
 
 X = np.random.default_rng(0).standard_normal((2, 4, 6, 4))
 NET = ref.CouplingNet.random(2, 4, 4, np.random.default_rng(0))
+LU = np.eye(2), np.eye(2), np.ones(2)
+GLOW = ref.Glow.random((4, 6, 1), 1, 1, 2, np.random.default_rng(0))
+PICTURES = np.zeros((2, 4, 6, 1), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +249,19 @@ NET = ref.CouplingNet.random(2, 4, 4, np.random.default_rng(0))
         (lambda: ref.AffineCoupling(NET).forward(X[..., :3]), ValueError, "3 channels.*even"),
         (lambda: ref.AffineCoupling(NET, "tanh"), ValueError, "scale is 'tanh'"),
         (lambda: ref.AffineCoupling(None), TypeError, "net is a NoneType"),
+        (lambda: ref.AdditiveCoupling(3), TypeError, "net is a int"),
+        (lambda: ref.MaskedCoupling(np.ones(1), None), TypeError, "net is a NoneType"),
+        (lambda: ref.Split(3), TypeError, "prior is a int"),
+        # Two channels for four would be broadcast: ε right, the log-det by a factor too small.
+        (lambda: ref.Split(lambda h: h).forward(X), ValueError, "prior gave shape.*, 4\\)"),
+        (lambda: ref.Split(lambda h: h).inverse(X), ValueError, "prior gave shape"),
+        (lambda: ref.MaskedCoupling(np.ones(1), NET).forward(X), ValueError, "kernel takes"),
+        (lambda: ref.MaskedCoupling(np.ones(1), lambda x: x).forward(X), ValueError, "net gave"),
+        (lambda: ref.Conv1x1LU([0, 2], *LU), ValueError, r"p is \[0, 2\]; accepted: each of 0 … 1"),
+        (lambda: ref.Conv1x1LU([0, 1, 2], *LU), ValueError, "each of 0 … 1 exactly once"),
+        (lambda: ref.Permutation([]), ValueError, r"indices is \[\]"),
+        (lambda: ref.to_images(X * np.nan, 8), ValueError, "192 NaN"),
+        (lambda: GLOW.bits_per_dim(PICTURES, 8, None), TypeError, "rng is None"),
         (lambda: ref.AdditiveCoupling(NET).forward(X), ValueError, "net gave shape"),
         (lambda: ref.MaskedCoupling(np.array([0.5]), NET), ValueError, "mask has values"),
         (lambda: ref.Logit().forward(X), ValueError, "accepted: −½ to ½"),
