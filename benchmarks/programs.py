@@ -199,6 +199,13 @@ class Floor(Program):
             self.gradients[n] = [torch.ones_like(fixed(*shape)) for shape in shapes]
         return self.inputs[n]
 
+    def to(self, device: torch.device, layout: torch.memory_format, dtype: torch.dtype) -> None:
+        """Instead of `prepare`: all of it on another device, for outputs in `dtype` (autocast)."""
+        self.layout, n = layout, self.setting.batch
+        self.model.to(device, memory_format=layout)
+        self.inputs[n] = [x.detach().to(device).requires_grad_() for x in self._feed(n)]
+        self.gradients[n] = [g.to(device, dtype) for g in self.gradients[n]]
+
     def _forward(self, n: int) -> list[Tensor]:
         return [net(x) for net, x in zip(self.model, self._feed(n), strict=True)]
 

@@ -225,6 +225,34 @@ def test_commands_can_be_repeated_by_another_reader(tmp_path, monkeypatch):
     assert [name for name, _, _ in seen] == list(run.FIGURE3) and len(seen) == 6
 
 
+def test_one_failed_run_does_not_cost_the_others(monkeypatch):
+    seen, codes = [], iter([1, 0, 2, 130])
+    monkeypatch.setattr(run, "train", lambda name, *_: seen.append(name) or next(codes))
+    assert run.main(["figure3"]) == 130 and len(seen) == 4, "Ctrl-C ends the group"
+    codes = iter([1, 0, 2, 0, 0, 0])
+    assert run.main(["figure3"]) == 2
+    with pytest.raises(SystemExit):
+        run.main(["figure3", "--name", "x"])
+
+
+def test_a_folder_takes_up_the_run_it_holds_and_no_other(tmp_path, capsys):
+    def go(*words):
+        where = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+        return run.main(["a10", "--rehearse", "--minutes", "0.01", *where, *words])
+
+    folder = tmp_path / "runs" / "a10-seed0"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")  # killed before its first save: begun again
+    assert go() == 0
+    first = (tmp_path / "results" / "a10-seed0.json").read_text()
+    assert json.loads(first)["final"]["test"]["images"] > 0
+    assert go() == 0, "complete: written down anew"
+    capsys.readouterr()
+    assert go("--", "--lr", "2e-3") == 1
+    assert "holds another run" in capsys.readouterr().err
+    assert go("--minutes", "0.02") == 1
+
+
 def test_every_run_names_settings_that_exist():
     from glowlite.cli import build_parser
 
@@ -239,21 +267,24 @@ def test_every_run_names_settings_that_exist():
 
 def test_the_fastest_way_is_held_against_the_faster_floor():
     rows = [
-        {"program": p, "batch": 8, "images_per_s": s}
+        {"program": p, "batch": 8, "images_per_s": s, "said": []}
         for p, s in (("floor", 90.0), ("floor, graph", 100.0), ("fused", 50.0), ("layers", 80.0))
     ]
-    rows.append({"program": "half", "batch": 8, "images_per_s": None})
+    rows.append({"program": "half", "batch": 8, "images_per_s": None, "said": ["OutOfMemory"]})
+    rows.append({"program": "x, graph", "batch": 8, "images_per_s": 85.0, "said": ["no graph"]})
     for peer in PEERS:  # whoever is faster than the floor, it is not our ratio
-        rows.append({"program": peer, "batch": 8, "images_per_s": 300.0})
+        rows.append({"program": peer, "batch": 8, "images_per_s": 300.0, "said": []})
     assert run.ratios(rows) == {"8": 0.8}
 
 
 def test_the_floor_and_the_trainer_are_timed_on_the_same_work():
     world = run.World("cpu")
     model = {**PRESETS["cifar10-a10"].model, "depth": 1, "width": 8}
-    step, said = run.train_step(model, 32, 2, world)
+    said = []
+    step = run.train_step(model, 32, 2, world, said.append)
     taken = [run.timed(step, world.device, 1, 1, 1)]
-    taken.append(run.timed(run.floor_step(model, 2, world, False), world.device, 1, 1, 1))
+    floor = run.floor_step(model, 2, world, said.append, False)
+    taken.append(run.timed(floor, world.device, 1, 1, 1))
     assert all(math.isfinite(t) and t > 0 for t in taken) and said == []
 
 
@@ -266,11 +297,36 @@ def test_a_machine_without_git_is_told_the_commit(monkeypatch):
     assert run.about("x")["commit"] is None
 
 
-def test_out_of_memory_is_a_result():
-    def too_much():
-        raise torch.OutOfMemoryError("no")
+def test_what_the_gpu_does_not_hold_is_a_result():
+    said = []
+    for error in (torch.OutOfMemoryError("no"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED\nmore")):
 
-    assert run.fits(too_much) is None and run.fits(lambda: 3) == 3
+        def too_much(error=error):
+            raise error
+
+        assert run.fits(too_much, said.append) is None and run.fits(lambda: 3, print) == 3
+    assert said == ["OutOfMemoryError: no", "RuntimeError: CUBLAS_STATUS_ALLOC_FAILED"]
+
+
+def test_a_failure_costs_one_row_and_every_row_is_written_at_once(tmp_path, monkeypatch):
+    """The clock may end a measurement at any row: what was measured is on disk by then."""
+    calls = []
+
+    def train_step(model, size, batch, world, say, **way):
+        calls.append(way)
+        if way.get("memory"):
+            raise RuntimeError("unable to find an engine")
+        if not way.get("fast", True):
+            raise KeyboardInterrupt
+        return lambda: None
+
+    monkeypatch.setattr(run, "train_step", train_step)
+    monkeypatch.setattr(run, "floor_step", lambda *_: lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        run.main(["throughput", "--rehearse", "--device", "cpu", "--results", str(tmp_path)])
+    rows = json.loads((tmp_path / "throughput.json").read_text())["rows"]
+    assert [r["program"] for r in rows] == ["floor", "fused", "fused, half"]
+    assert rows[2]["ms"] is None and rows[2]["said"] == ["RuntimeError: unable to find an engine"]
 
 
 def test_a_picture_of_all_curves(tmp_path, finished):

@@ -14,6 +14,8 @@ small enough for a CPU, to see that all of it works.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gc
 import json
 import os
 import shlex
@@ -32,8 +34,9 @@ from benchmarks.surroundings import ROOT, surroundings
 from glowlite import checkpoint, cli
 from glowlite import train as training
 from glowlite.data import ImageSet, load
-from glowlite.evaluate import to_tensor
+from glowlite.evaluate import seeded, to_tensor
 from glowlite.flow import MEMORY_MODES
+from glowlite.graph import Graphed
 from glowlite.models import build
 from glowlite.parallel import World, use_tf32
 from glowlite.plots import read_metrics
@@ -53,16 +56,16 @@ RUNS: dict[str, list[str]] = {
     "a10": ["--preset", "cifar10-a10"],
     "a25": ["--preset", "cifar10-a25"],
     "b25": ["--preset", "cifar10-b25"],
+    # Small enough to be handed on: 3.1 M parameters, 6 MB in half precision.
+    "small": ["--preset", "cifar10-a10", "--depth", "16", "--width", "128", "--minutes", "5"],
     **FIGURE3,
-    "glow-10": ["--preset", "cifar10-a10"],
     "realnvp-10": ["--preset", "cifar10-a10", "--model", "realnvp", "--width", "64"],
 }
-GROUPS = {"figure3": list(FIGURE3), "ancestors": ["glow-10", "realnvp-10"]}
+GROUPS = {"figure3": list(FIGURE3), "ancestors": ["a10", "realnvp-10"]}
 SMALL = {"width": 32, "depth": 2}
 REHEARSAL = [
     "--batch", "16", "--init-images", "32", "--minutes", "0.2", "--warmup", "640", "--evals", "2",
     "--eval-images", "64", "--eval-batch", "500", "--draws", "1", "--save-minutes", "0.05",
-    "--no-compile",
 ]  # fmt: skip
 
 
@@ -86,21 +89,30 @@ def about(command: str) -> dict[str, Any]:
 
 def train(name: str, options: argparse.Namespace, more: list[str]) -> int:
     """Begin or go on with a run, then write down what its folder says -> exit code."""
+    gc.collect()  # of the run before, its memory on the GPU
     kind = next(k for k in (options.run, name) if k in RUNS)
     name = options.name or name
     folder = options.runs / f"{name}-seed{options.seed}"
     where = ["--data-dir", str(options.data_dir)] if options.data_dir else []
     where += ["--cache-dir", str(options.cache_dir)] if options.cache_dir else []
+    data = "faces" if options.rehearse and not options.data_dir else "cifar10"
+    arguments = ["train", data, *RUNS[kind], "--seed", str(options.seed)]
+    if options.rehearse:
+        small = SMALL if "realnvp" not in kind else {"width": 8, "blocks": 1}
+        arguments += REHEARSAL + [f"--{k}={v}" for k, v in small.items()]
+        arguments += ["--size", "32"] if data == "faces" else []
+        arguments += [] if torch.cuda.is_available() else ["--no-compile"]
+    if options.minutes:
+        arguments += ["--minutes", str(options.minutes)]
+    arguments += [*more, "--out", str(folder)]
     if (folder / "state.safetensors").exists():
+        made = json.loads((folder / "config.json").read_text())["made"]["command"]
+        if not f"{made} ".startswith(shlex.join(["glowlite", *arguments]) + " "):
+            print(f"{folder} holds another run, give --name:\n  {made}", file=sys.stderr)
+            return 1
         arguments = ["resume", str(folder), *where]
-    else:
-        arguments = ["train", "cifar10", *RUNS[kind], "--seed", str(options.seed)]
-        if options.rehearse:
-            small = SMALL if "realnvp" not in kind else {"width": 8, "blocks": 1}
-            arguments += REHEARSAL + [f"--{k}={v}" for k, v in small.items()]
-        if options.minutes:
-            arguments += ["--minutes", str(options.minutes)]
-        arguments += [*more, "--out", str(folder), *where]
+    else:  # what was killed before its first save is begun again
+        arguments += ["--force", *where]
     sys.argv = ["glowlite", *arguments]  # what the run's config.json says it was made with
     code = cli.main(arguments)
     if code == 0:
@@ -165,6 +177,9 @@ def record(folder: Path, name: str, command: str) -> dict[str, Any]:
 # -- measurements ------------------------------------------------------------------------------
 
 Once = Callable[[], object]
+Say = Callable[[str], object]
+#: What a measurement calls with all it knows so far, after every row: a later one may be the last.
+Done = Callable[[dict[str, Any]], object]
 
 
 def wait(device: torch.device) -> None:
@@ -194,58 +209,47 @@ def noise_set(n: int, size: int) -> ImageSet:
 
 
 def train_step(
-    model: dict[str, Any], size: int, batch: int, world: World, **changes: Any
-) -> tuple[Once, list[str]]:
-    """One step as the trainer makes it, its batch and average included, and what it said."""
+    model: dict[str, Any], size: int, batch: int, world: World, say: Say, **changes: Any
+) -> Once:
+    """One step as the trainer makes it, its batch and average included."""
     settings = {**PRESETS["cifar10-a10"].train, "compile": False, "cuda_graph": False}
     settings |= {"batch": batch, "device": str(world.device.type), **changes}
     config, data = TrainConfig(**settings), noise_set(max(2 * batch, 64), size)
     net = build({**model, "shape": [3, size, size]}).to(world.device)
-    net.initialize(to_tensor(data.images[: min(64, len(data))], world.device))
+    noise = seeded(0, device=world.device)
+    net.initialize(to_tensor(data.images[: min(64, len(data))], world.device), generator=noise)
     run = training.assemble(Path(), config, net, len(data), world.device)
     batches = training.Batches(data, config, world)
-    said: list[str] = []
-    step = training.make_step(run, batches, world, said.append)
+    step = training.make_step(run, batches, world, say)
 
     def once() -> None:
         step(*training.inputs(run, batches, world))
         run.step += 1
         update_average(run.average, run.model, 0.999, run.step)
 
-    return once, said
+    return once
 
 
-def floor_step(model: dict[str, Any], batch: int, world: World, graph: bool) -> Once:
+def floor_step(model: dict[str, Any], batch: int, world: World, say: Say, graph: bool) -> Once:
     """The coupling nets alone, bf16 and channels-last, with the same optimiser: no flow."""
-    from benchmarks.programs import Floor, Setting
-    from glowlite.graph import Graphed
+    from benchmarks.programs import Floor, Setting, wake
 
-    setting = Setting(
-        levels=model["levels"], depth=model["depth"], width=model["width"], batch=batch, n_bits=8
-    )
-    program, device = Floor(setting), world.device
-    program.layout = torch.channels_last
-    program._feed(batch)
-    program.inputs[batch] = [x.detach().to(device).requires_grad_() for x in program.inputs[batch]]
-    half = torch.bfloat16
-    program.gradients[batch] = [g.to(device, half) for g in program.gradients[batch]]
-    program.model.to(device, memory_format=torch.channels_last)
-    program.optimizer = training.make_optimizer(
-        "adam", program.model.parameters(), lr=1e-6, graph=graph
-    )
-    images = torch.empty(batch, device=device)
+    torch.backends.cudnn.benchmark = True  # as the trainer does
+    shape = {k: model[k] for k in ("levels", "depth", "width")}
+    program, half = Floor(Setting(**shape, batch=batch, n_bits=8)), torch.bfloat16
+    wake(program.model)
+    program.to(world.device, torch.channels_last, half)
+    optimizer = training.make_optimizer("adam", program.model.parameters(), lr=1e-6, graph=graph)
 
     def step(images: torch.Tensor) -> torch.Tensor:
-        program.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, dtype=half):
-            outputs = program._forward(batch)
-        for fed in program.inputs[batch]:
-            fed.grad = None
-        torch.autograd.backward(outputs, program.gradients[batch])
-        program.optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(world.device.type, dtype=half):
+            program.backward(images)
+        optimizer.step()
         return images.sum()
 
-    run = Graphed(step, print) if graph else step
+    images = torch.empty(batch, device=world.device)  # only how many there are counts
+    run = Graphed(step, say) if graph else step
     return lambda: run(images)
 
 
@@ -254,6 +258,7 @@ def peer_step(name: str, model: dict[str, Any], batch: int, world: World) -> Onc
     from benchmarks.peers import PEERS
     from benchmarks.programs import Setting
 
+    torch.backends.cudnn.benchmark = False
     shape = {k: model[k] for k in ("levels", "depth", "width")}
     setting = Setting(**shape, batch=batch, n_bits=8)
     torch.manual_seed(0)
@@ -265,18 +270,24 @@ def peer_step(name: str, model: dict[str, Any], batch: int, world: World) -> Onc
     return lambda: program.train_step(x)
 
 
-def fits(work: Callable[[], Any]) -> Any:
-    """work(), or None where the GPU's memory does not hold it."""
+def fits(work: Callable[[], Any], say: Say) -> Any:
+    """work(), or None where it fails and `say` is told why.
+
+    A GPU whose memory is full says so in many ways: any RuntimeError is a result.
+    """
     try:
         return work()
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        say(f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}")
         return None
     finally:
+        gc.collect()
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            with contextlib.suppress(RuntimeError):  # after a recording that failed
+                torch.cuda.empty_cache()
 
 
-def throughput(options: argparse.Namespace) -> dict[str, Any]:
+def throughput(options: argparse.Namespace, done: Done) -> None:
     """images/s of the floor and of the trainer's step in each way of running it."""
     world = World(options.device)
     on_gpu = world.device.type == "cuda"
@@ -292,27 +303,27 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
     batches = options.batches or ([4, 8] if options.rehearse else [128, 512])
     rows = []
     for batch in batches:
-        programs: dict[str, Callable[[], Once]] = {
-            "floor": lambda b=batch: floor_step(model, b, world, False),
+        programs: dict[str, Callable[[Say], Once]] = {
+            "floor": lambda say, b=batch: floor_step(model, b, world, say, False),
             **{
-                name: lambda b=batch, w=way: train_step(model, 32, b, world, **w)[0]
+                name: lambda say, b=batch, w=way: train_step(model, 32, b, world, say, **w)
                 for name, way in ways.items()
                 if "compile" not in way or batch == batches[-1]  # compiling takes a minute
             },
         }
         for name in options.peers:
-            programs[name] = lambda b=batch, n=name: peer_step(n, model, b, world)
+            programs[name] = lambda _, b=batch, n=name: peer_step(n, model, b, world)
         if on_gpu:
-            programs["floor, graph"] = lambda b=batch: floor_step(model, b, world, True)
+            programs["floor, graph"] = lambda say, b=batch: floor_step(model, b, world, say, True)
         for name, make in programs.items():
-            began = time.perf_counter()
+            began, said = time.perf_counter(), []
 
-            def measure(make: Callable[[], Once] = make) -> float:
-                return timed(make(), world.device, warm=6 if on_gpu else 1, count=5, rounds=3)
+            def measure(make: Callable[[Say], Once] = make, say: Say = said.append) -> float:
+                return timed(make(say), world.device, warm=6 if on_gpu else 1, count=5, rounds=3)
 
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
-            taken = fits(measure)
+            taken = fits(measure, said.append)
             use_tf32(False)
             row = {
                 "program": name, "batch": batch,
@@ -320,19 +331,23 @@ def throughput(options: argparse.Namespace) -> dict[str, Any]:
                 "images_per_s": taken and round(batch / taken, 1),
                 "memory_mib": training.peak_memory(world.device),
                 "seconds_in_all": round(time.perf_counter() - began, 1),
+                "said": said,
             }  # fmt: skip
             rows.append(row)
             print(json.dumps(row), flush=True)
-    return {"model": model, "rows": rows, "ratios": ratios(rows)}
+            done({"model": model, "rows": rows, "ratios": ratios(rows)})
 
 
 def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Batch -> the fastest of our ways over the faster floor."""
+    """Batch -> the fastest of our ways over the faster floor.
+
+    Of those that ran as their name says: who could not have a graph or a compiler said so.
+    """
     from benchmarks.peers import PEERS
 
     found = {}
     for batch in {row["batch"] for row in rows}:
-        mine = [r for r in rows if r["batch"] == batch and r["images_per_s"]]
+        mine = [r for r in rows if r["batch"] == batch and r["images_per_s"] and not r["said"]]
         floors = [r["images_per_s"] for r in mine if r["program"].startswith("floor")]
         others = ("floor", *PEERS)
         ours = [r["images_per_s"] for r in mine if not r["program"].startswith(others)]
@@ -341,7 +356,7 @@ def ratios(rows: list[dict[str, Any]]) -> dict[str, float]:
     return found
 
 
-def memory(options: argparse.Namespace) -> dict[str, Any]:
+def memory(options: argparse.Namespace, done: Done) -> None:
     """Peak of a training step against K in each mode, and the largest batch at 32² and 256²."""
     world = World(options.device)
     if world.device.type != "cuda":
@@ -351,28 +366,30 @@ def memory(options: argparse.Namespace) -> dict[str, Any]:
 
     def peak(model: dict[str, Any], size: int, batch: int, mode: str) -> float | None:
         def once() -> float:
-            step, _ = train_step(model, size, batch, world, memory=mode)
+            step = train_step(model, size, batch, world, print, memory=mode)
             step()
             torch.cuda.reset_peak_memory_stats()
             step()
             return training.peak_memory(world.device)
 
-        return fits(once)
+        return fits(once, print)
+
+    def tell(**row: Any) -> None:
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        done({"rows": rows})
 
     for mode in MEMORY_MODES:
         for depth in (4, 8, 16, 32):
             mib = peak({**small, "depth": depth}, 32, 64, mode)
-            rows.append({"mode": mode, "size": 32, "depth": depth, "batch": 64, "peak_mib": mib})
-            print(json.dumps(rows[-1]), flush=True)
+            tell(mode=mode, size=32, depth=depth, batch=64, peak_mib=mib)
         for size, model, batch in ((32, small, 256), (256, large, 4)):
             while peak(model, size, 2 * batch, mode) is not None:
                 batch *= 2
-            rows.append({"mode": mode, "size": size, "depth": 32, "largest_power_of_two": batch})
-            print(json.dumps(rows[-1]), flush=True)
-    return {"rows": rows}
+            tell(mode=mode, size=size, depth=32, largest_power_of_two=batch)
 
 
-def sampling(options: argparse.Namespace) -> dict[str, Any]:
+def sampling(options: argparse.Namespace, done: Done) -> None:
     """Milliseconds from z to images, untrained weights: the paper's 130 ms were at 256²."""
     world = World(options.device)
     rows = []
@@ -381,16 +398,17 @@ def sampling(options: argparse.Namespace) -> dict[str, Any]:
         model = {**PRESETS[name].model, **(SMALL if options.rehearse else {})}
         size = 64 if options.rehearse and size > 64 else size
         net = build({**model, "shape": [3, size, size]}).to(world.device).eval()
-        net.initialize(to_tensor(noise_set(4, size).images, world.device))
+        noise = seeded(0, device=world.device)
+        net.initialize(to_tensor(noise_set(4, size).images, world.device), generator=noise)
         for n in counts:
             taken = timed(lambda n=n, m=net: m.sample(n, temperature=0.7), world.device, 2, 1, 9)
             row = {"preset": name, "size": size, "images": n, "ms": round(1e3 * taken, 2)}
             rows.append(row)
-            print(json.dumps(rows[-1]), flush=True)
-    return {"rows": rows, "note": "float32, launched from Python, no graph"}
+            print(json.dumps(row), flush=True)
+            done({"rows": rows, "note": "float32, launched from Python, no graph"})
 
 
-def verify(options: argparse.Namespace) -> dict[str, Any]:
+def verify(options: argparse.Namespace, done: Done) -> None:
     """The dense Jacobian of a trained model (--of RUN) against its log-det, float64."""
     from glowlite.verify import float32_gap, verify_map
 
@@ -410,12 +428,12 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     wait(world.device)
     taken = time.perf_counter() - began
     print(line)
-    return {
+    done({
         "of": Path(options.of).name, "step": model.header["step"], "model": model.config.to_dict(),
         "dims": line.dims, "says": line.says, "is": line.is_, "difference_nats": line.difference,
         "allowed": line.tolerance, "round_trip": line.round_trip, "ok": line.ok,
         "seconds": round(taken, 1), "float32": float32_gap(model, images),
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 MEASUREMENTS = {f.__name__: f for f in (throughput, memory, sampling, verify)}
@@ -474,17 +492,23 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"wrote {picture(options.results)}")
         return 0
     if options.run in MEASUREMENTS:
-        found = {"name": options.run, **about(options.command)}
-        found |= MEASUREMENTS[options.run](options)
+        head = {"name": options.run, **about(options.command)}
         options.results.mkdir(parents=True, exist_ok=True)
         path = options.results / f"{options.name or options.run}.json"
-        print(f"wrote {checkpoint.write_json(path, found).name}", flush=True)
+        MEASUREMENTS[options.run](
+            options, lambda found: checkpoint.write_json(path, {**head, **found})
+        )
+        print(f"wrote {path.name}", flush=True)
         return 0
+    if options.name and options.run in GROUPS:
+        parser.error(f"--name: {options.run} is several runs")
+    worst = 0
     for name in GROUPS.get(options.run, [options.run]):
         code = train(name, options, more)
-        if code:
+        if code == 130:  # stopped: the others are not wanted now either
             return code
-    return 0
+        worst = max(worst, code)
+    return worst
 
 
 def command(options: argparse.Namespace, more: list[str]) -> str:
