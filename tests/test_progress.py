@@ -69,6 +69,24 @@ def test_each_damaged_file_is_kept(path):
     assert path.with_name(".progress.json.damaged-2").read_text() == "two"
 
 
+def test_a_file_that_cannot_be_read_is_kept_too(path, capsys, monkeypatch):
+    """As one written by another user: renaming needs rights on the folder only."""
+    path.write_text("another user's")
+    read = type(path).read_text
+
+    def refuse(self, *args, **options):
+        if self == path and read(self) == "another user's":
+            raise PermissionError(13, "Permission denied")
+        return read(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "read_text", refuse)
+        Progress(path).update("a", solved=True)
+    assert path.with_name(".progress.json.damaged-1").read_text() == "another user's"
+    assert "cannot be read (Permission denied). It is kept as" in capsys.readouterr().out
+    assert Progress(path).record("a").solved
+
+
 def test_unknown_fields_of_a_later_version_are_tolerated(path):
     path.write_text(json.dumps({"version": 9, "exercises": {"a": {"solved": True, "new": 1}}}))
     assert Progress(path).record("a").solved

@@ -48,10 +48,10 @@ class Progress:
                 self._memory = _parse(self.path.read_text(encoding="utf-8"))
             except FileNotFoundError:
                 pass  # nothing saved yet, or the student removed it: memory is the best we know
-            except OSError as error:
-                self._notice(f"The progress file cannot be read ({_reason(error)}).")
+            except OSError as error:  # perhaps another user's: a save would replace it
+                self._set_aside(f"cannot be read ({_reason(error)})")
             except (ValueError, TypeError, RecursionError):
-                self._set_aside()
+                self._set_aside("is damaged")
         return dict(self._memory)
 
     def update(
@@ -94,17 +94,19 @@ class Progress:
                 "it is kept in memory until the kernel stops."
             )
 
-    def _set_aside(self) -> None:
+    def _set_aside(self, why: str) -> None:
+        if not os.path.isfile(self.path):  # a folder stands there: it is not ours to move
+            return self._notice(f"The progress file {why}.")
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
             number += 1
         try:
             os.replace(self.path, aside)
         except OSError as error:
-            self._notice(f"The progress file is damaged and cannot be moved ({_reason(error)}).")
+            self._notice(f"The progress file {why} and cannot be moved ({_reason(error)}).")
         else:
             self._notice(
-                f"The progress file was damaged. It is kept as {aside.name}; a new one is begun."
+                f"The progress file {why}. It is kept as {aside.name}; a new one is begun."
             )
 
     def _notice(self, text: str) -> None:
