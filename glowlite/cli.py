@@ -194,7 +194,7 @@ def _train(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--model", choices=("glow", "realnvp", "nice"), default="glow")
     group.add_argument("--ycond", action="store_true", help="condition on the class labels")
     for name, (kind, text) in MODEL_OPTIONS.items():
-        group.add_argument(_flag(name), type=kind, help=text, metavar=kind.__name__.upper())
+        _option(group, name, kind, text)
 
 
 def _resume(verb: argparse.ArgumentParser) -> None:
@@ -225,16 +225,21 @@ def _train_options(verb: argparse.ArgumentParser, title: str) -> None:
         if option.metadata.get("hidden") or option.name in ("data_dir", "cache_dir"):
             continue
         kind, text = hints[option.name], option.metadata["help"]
-        if kind is bool:
-            group.add_argument(
-                _flag(option.name), action=argparse.BooleanOptionalAction, default=None, help=text
-            )
-            continue
-        number = next((t for t in (int, float) if t is kind or kind == t | None), str)
+        kind = next((t for t in (bool, int, float) if t is kind or kind == t | None), str)
+        _option(group, option.name, kind, text, option.metadata.get("choices"))
+
+
+def _option(
+    group: Any, name: str, kind: type, text: str, choices: Sequence[str] | None = None
+) -> None:
+    """--name VALUE, or --name and --no-name; None where it is not given."""
+    if kind is bool:
         group.add_argument(
-            _flag(option.name), type=number, help=text, choices=option.metadata.get("choices"),
-            metavar=None if "choices" in option.metadata else number.__name__.upper(),
-        )  # fmt: skip
+            _flag(name), action=argparse.BooleanOptionalAction, default=None, help=text
+        )
+        return
+    metavar = None if choices else kind.__name__.upper()
+    group.add_argument(_flag(name), type=kind, help=text, choices=choices, metavar=metavar)
 
 
 def _flag(name: str) -> str:

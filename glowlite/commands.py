@@ -62,6 +62,8 @@ def train(args: Namespace) -> int:
             kept = f"{len(watched):,} held-out, " if config.holdout else ""
             counts = f"{len(train_set):,} training, {kept}{len(test_set):,} test images"
             print(f"{train_set.name}: {counts}")
+            if train_set.skipped:
+                print(f"left out: {train_set.skipped:,} of the files, not readable as images")
         run = training.start(
             folder, config, model, train_set, watched, world, force=args.force, notes=_notes(world)
         )

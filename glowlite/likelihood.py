@@ -375,7 +375,7 @@ class FlowModel(nn.Module):
             ValueError: n < 1, or a negative temperature.
         """
         if n < 1 or not temperature >= 0:
-            raise ValueError(f"n is {n}, temperature {temperature}; accepted: n ≥ 1, ≥ 0")
+            raise ValueError(f"n is {n}, temperature {temperature}; accepted: n ≥ 1 and T ≥ 0")
         like = next(self.parameters())
         device = like.device if generator is None else generator.device
         z = torch.randn(n, self.dims, generator=generator, dtype=like.dtype, device=device)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -19,6 +20,9 @@ import glowlite
 from glowlite import checkpoint, commands, data
 from glowlite.cli import _VERBS, build_parser, main
 from glowlite.data import drawn
+from glowlite.nice import NICEConfig
+from glowlite.presets import MODEL_OPTIONS
+from glowlite.realnvp import RealNVPConfig
 from glowlite.train import Batches
 
 
@@ -93,6 +97,20 @@ def test_options_reach_the_model_and_the_run(tmp_path):
     assert config["model"]["permutation"] == "shuffle" and config["model"]["n_bits"] == 3
     assert config["train"]["optimizer"] == "adamax" and config["train"]["flip"] is True
     assert glowlite.load(tmp_path / "a").config.width == 5
+
+
+def test_every_option_of_every_model_can_be_given(tmp_path):
+    """All but what the data, --seed and --ycond decide."""
+    decided = {"shape", "seed", "n_classes"}
+    for config in (glowlite.GlowConfig, RealNVPConfig, NICEConfig):
+        assert {f.name for f in fields(config)} - decided <= set(MODEL_OPTIONS), config
+    more = ["--no-net-actnorm", "--no-learn-split-prior", "--no-learn-top"]
+    assert main([*TRAIN, *more, "--out", str(tmp_path / "a")]) == 0
+    config = glowlite.load(tmp_path / "a").config
+    assert not (config.net_actnorm or config.learn_split_prior or config.learn_top)
+    more = ["--model", "realnvp", "--blocks", "0", "--no-logit"]
+    assert main([*TRAIN, *more, "--out", str(tmp_path / "b")]) == 0
+    assert glowlite.load(tmp_path / "b").config.logit is False
 
 
 @pytest.mark.parametrize("model", ["realnvp", "nice"])
@@ -344,6 +362,7 @@ def test_a_run_remembers_that_it_skips_damaged_images(tmp_path, capsys):
     arguments = ["train", f"folder:{tmp_path}/pictures", *TRAIN[2:], "--out", run]
     assert "--skip-corrupt" in fails(capsys, *arguments)
     assert main([*arguments, "--skip-corrupt"]) == 0
+    assert "left out: 1 of the files" in capsys.readouterr().out
     assert main(["resume", run, "--epochs", "2"]) == 0
     assert main(["eval", run, "--limit", "2"]) == 0
     assert main(["eval", f"{run}/ema.safetensors", "--limit", "2"]) == 0

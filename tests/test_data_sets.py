@@ -127,7 +127,11 @@ def test_celeba_missing_image_and_listed_strangers(celeba_dir):
 
 @pytest.mark.parametrize(
     "old, new, words",
-    [("30\n", "31\n", "30 rows where the first line says 31"), ("Bangs ", "", "line 3")],
+    [
+        ("30\n", "31\n", "30 rows where the first line says 31"),
+        ("Bangs ", "", "line 3"),
+        ("000002.jpg", "\n000002.jpg", "line 4: expected a file name"),
+    ],
 )
 def test_celeba_damaged_attribute_file(celeba_dir, old, new, words):
     path = celeba_dir[0] / celeba.ATTRIBUTES

@@ -100,7 +100,7 @@ def read_attributes(path: Path) -> tuple[tuple[str, ...], dict[str, np.ndarray]]
         raise DataError(f"{path}: expected a count and a line of names")
     rows = {}
     for number, line in enumerate(lines[2:], 3):
-        file, *values = line.split()
+        file, *values = line.split() or [""]
         if len(values) != len(names) or not set(values) <= {"1", "-1"} or _strange(file):
             raise DataError(f"{path}, line {number}: expected a file name and {len(names)} of ±1")
         rows[file] = np.array([value == "1" for value in values])

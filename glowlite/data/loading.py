@@ -93,6 +93,10 @@ def load(
         archive or array is always an error.
     progress: show bars; None shows them on a terminal.
 
+    Checksums: CIFAR-10's files must have their published MD5s, downloaded or not. Files of the
+    other sets, CelebA's among them, are taken as they are; `fingerprint` says which pixels they
+    held, and a run does not resume on others.
+
     Cost: the first time, one pass over all source files; later, their names, sizes and times.
 
     Raises: DataError, in a line or two: an unknown name, missing files and how to get them, a
