@@ -53,16 +53,19 @@ def conv2d(x: Array, kernel: Array, padding: Literal["edge", "zero"] = "zero") -
     kh, kw, c_in, _ = kernel.shape
     if kh % 2 == 0 or kw % 2 == 0:
         raise ValueError(f"kernel is {kh}×{kw}; accepted: odd sizes, which have a centre")
+    n, h, w, c = x.shape
     rows, columns = kh // 2, kw // 2
-    border = ((0, 0), (rows, rows), (columns, columns))
-    padded = np.pad(x, (*border, (0, 0)))
-    if padding == "edge" and (rows or columns):
-        outside = np.pad(np.zeros((*x.shape[:3], 1)), (*border, (0, 0)), constant_values=1.0)
-        padded = np.concatenate([padded, outside], axis=-1)
-    if padded.shape[-1] != c_in:
-        raise ValueError(f"kernel takes {c_in} channels, the input has {padded.shape[-1]}")
+    indicator = padding == "edge" and (rows > 0 or columns > 0)
+    if c + indicator != c_in:
+        raise ValueError(f"kernel takes {c_in} channels, the input has {c + indicator}")
+    # Filled by hand: np.pad and the search for an order of summation cost more than a small sum.
+    padded = np.zeros((n, h + 2 * rows, w + 2 * columns, c_in), dtype=x.dtype)
+    padded[..., c:] = 1.0
+    padded[:, rows : rows + h, columns : columns + w, :c] = x
+    padded[:, rows : rows + h, columns : columns + w, c:] = 0.0
     windows = np.lib.stride_tricks.sliding_window_view(padded, (kh, kw), axis=(1, 2))
-    return np.einsum("nhwcij,ijco->nhwo", windows, kernel, optimize=True)
+    path = ["einsum_path", (0, 1)]
+    return np.einsum("nhwcij,ijco->nhwo", windows, kernel, optimize=path)
 
 
 def relu(x: Array) -> Array:
