@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shlex
 import subprocess
 import tarfile
 
@@ -123,15 +124,52 @@ def test_the_real_halves_fit_into_a_call():
     assert lease.tree_bytes(lease.ROOT) + half < lease.CALL
 
 
-def test_every_command_of_the_plan_can_be_given():
-    text = lease.plan("BACK")
+def test_every_command_of_the_plan_can_be_given(monkeypatch):
+    """What the runs' own parser makes of each word, in each call; nothing is run."""
+    text, asked = lease.plan(), []
+    for name in run.MEASUREMENTS:
+        monkeypatch.setitem(run.MEASUREMENTS, name, lambda options, _: asked.append(options.run))
+    monkeypatch.setattr(run, "train", lambda name, *_: asked.append(name) or 0)
     for calls in lease.PLANS.values():
-        assert sum(minutes for minutes, _, _ in calls) < 30
+        assert sum(minutes for minutes, _, _ in calls) < 29
         for minutes, half, command in calls:
-            assert minutes < 10 and len(command) < 2000 and half in ("", "1", "2")
-            assert command.replace("OUT", "BACK") in text
-    names = {*run.RUNS, *run.GROUPS, *run.MEASUREMENTS}
-    assert {"a10", "a25", "b25", "figure3", "ancestors", "verify"} <= names
+            assert 1 < minutes < 10 and len(command) < 2000 and half in ("", "1", "2")
+            assert command in text
+            for words in (c.split() for c in command.split(" && ") if " start " in c):
+                runs = shlex.split(" ".join(words))
+                for line in runs[4 : runs.index("--seconds")]:
+                    assert run.main(shlex.split(line)) == 0
+        assert all('--out "$OUT"' in command for _, _, command in calls[2:]), "or nothing returns"
+    assert {"throughput", "a10", "a25", "b25", "small", "verify", *run.FIGURE3} <= set(asked)
+
+
+def test_the_rehearsal_is_commands_that_run(tmp_path):
+    """In a shell, with a Python that only says what it was given."""
+    (tmp_path / "python3").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    told = subprocess.run(
+        ["sh", "-c", lease.REHEARSE], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    where = "--rehearse --runs /tmp/try --results /tmp/try"
+    assert told.stdout.splitlines() == [
+        f"-u -m benchmarks.cifar10.run {what} {where}"
+        for what in ("throughput --batches 16", "a10")
+    ]
+
+
+def test_a_job_finds_what_was_carried(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/tmp/site")
+    seen = []
+
+    class Process:
+        def __init__(self, *_, env, **__):
+            seen.append(env["PYTHONPATH"])
+            self.pid = 1
+
+    monkeypatch.setattr(lease.subprocess, "Popen", Process)
+    lease.start("x", ["--list"], tmp_path, 1)
+    assert seen == [f"{tmp_path / 'jobs' / 'x' / 'code'}{os.pathsep}/tmp/site"]
 
 
 def test_a_job_runs_on_its_own_and_is_stopped_by_the_clock(tmp_path, capsys, monkeypatch):

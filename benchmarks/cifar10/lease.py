@@ -165,7 +165,9 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
     script.write_text("trap 'exit 143' TERM\n" + "\n".join(lines) + "\n")
     limited = shlex.join(["timeout", "--kill-after=45", str(seconds), "sh", str(script)])
     commit = work / "commit"
-    environment = dict(os.environ, PYTHONPATH=str(code), PYTHONUNBUFFERED="1", MPLBACKEND="Agg")
+    # Packages carried as wheels, the peers' say, are in the PYTHONPATH there is.
+    path = os.pathsep.join(filter(None, [str(code), os.environ.get("PYTHONPATH")]))
+    environment = dict(os.environ, PYTHONPATH=path, PYTHONUNBUFFERED="1", MPLBACKEND="Agg")
     if commit.exists():
         environment["GLOWLITE_COMMIT"] = commit.read_text()
     with open(job / "log", "ab") as log:
@@ -227,19 +229,31 @@ def collect(out: Path, work: Path, limit: int = BACK) -> list[Path]:
 Call = tuple[float, str, str]
 
 
-def _calls(name: str, *runs: str, seconds: int) -> list[Call]:
+THERE = "python3 benchmarks/cifar10/lease.py"
+BRING = f'{THERE} collect --out "$OUT"'
+#: A step in every way of running it, then a run with its evaluations and files, on drawn faces, all
+#: of it small: what breaks on a GPU is seen while most of the lease is left.
+REHEARSE = (
+    'for r in "throughput --batches 16" a10; do timeout 100 python3 -u -m benchmarks.cifar10.run $r'
+    " --rehearse --runs /tmp/try --results /tmp/try; done"
+)
+
+
+def _calls(
+    name: str, *runs: str, seconds: int = 1470, first: str = "", minutes: float = 2.5
+) -> list[Call]:
     """The calls of one lease: (minutes, the half that is carried, the command).
 
-    The first has the machine's start in it; `seconds` is when the runs are told to end.
+    The first has the machine's start in it, and what is to be done `first`, and takes `minutes`;
+    `seconds` is when the runs, which the second begins, are told to end.
     """
-    there = "python3 benchmarks/cifar10/lease.py"
-    back = f"{there} collect --out OUT"
-    begin = f"{there} start {name} {shlex.join(runs)} --seconds {seconds}"
+    begin = f"{THERE} start {name} {shlex.join(runs)} --seconds {seconds}"
+    last = 28.5 - minutes - 18
     return [
-        (2.5, "1", f"{there} unpack .lease/1"),
-        (9, "2", f"{there} unpack .lease/2 && {begin} && {there} wait {name} --seconds 500"),
-        (9, "", f"{there} wait {name} --seconds 530; {back}"),
-        (8, "", f"{there} wait {name} --seconds 440; {back}"),
+        (minutes, "1", f"{THERE} unpack .lease/1" + (f"; {first}" if first else "")),
+        (9, "2", f"{THERE} unpack .lease/2 && {begin} && {THERE} wait {name} --seconds 500"),
+        (9, "", f"{THERE} wait {name} --seconds 530; {BRING}"),
+        (last, "", f"{THERE} wait {name} --seconds {60 * last - 40:.0f}; {BRING}"),
     ]
 
 
@@ -249,30 +263,33 @@ def _tune(name: str, *more: str) -> str:
 
 #: What to do with each lease, the most useful first.  Minutes are estimates.
 PLANS: dict[str, list[Call]] = {
-    "1 what is fast, what fits, which settings learn": _calls(
-        "first", "throughput", "sampling", "memory", _tune("lr1e-3", "--lr", "1e-3"),
-        _tune("lr2e-3", "--lr", "2e-3"), _tune("batch256", "--batch", "256"), seconds=1450,
+    "1 if there is one only: a rehearsal, how fast, track A in ten minutes, its Jacobian, a small "
+    "model": _calls(
+        "one", "throughput --batches 512", "a10", "sampling", "verify --of runs/a10-seed0",
+        "small --minutes 3", "memory", seconds=1380, first=REHEARSE, minutes=4.5,
     ),
-    "2 track A in ten minutes, and the dense Jacobian of what it trained": _calls(
-        "a", "a10", "verify --of runs/a10-seed0", seconds=1450
+    "2 what fits, and which settings learn": _calls(
+        "tune", "throughput", _tune("lr1e-3", "--lr", "1e-3"), _tune("lr2e-3", "--lr", "2e-3"),
+        _tune("batch256", "--batch", "256"), "memory",
     ),
-    "3 track A, as long as a lease is": _calls("a", "a25 --minutes 21", seconds=1470),
-    "4 track B, as long as a lease is": _calls("b", "b25 --minutes 21", seconds=1470),
-    "5 figure 3": _calls("f", "figure3 --minutes 2.5", seconds=1470),
-    "6 RealNVP beside Glow": _calls("r", "ancestors --minutes 10", seconds=1470),
+    "3 track A, as long as a lease is": _calls("a", "a25 --minutes 21"),
+    "4 track B, as long as a lease is": _calls("b", "b25 --minutes 21"),
+    "5 figure 3": _calls("f", "figure3 --minutes 2.5"),
+    "6 RealNVP beside Glow": _calls("r", "ancestors"),
 }  # fmt: skip
 
 
-def plan(out: str = "OUT") -> str:
+def plan() -> str:
     """Every lease as a row of calls: minutes, what to carry, the command."""
     lines = ["Here, first: python benchmarks/cifar10/lease.py pack --from PACKED", ""]
     for lease, calls in PLANS.items():
         lines.append(f"{lease} ({sum(minutes for minutes, _, _ in calls):g} minutes)")
         for minutes, half, command in calls:
             carried = f"carry .lease/{half}" if half else "carry nothing"
-            lines += [f"  {minutes:g} min, {carried}:", f"    {command.replace('OUT', out)}"]
+            lines += [f"  {minutes:g} min, {carried}:", f"    {command}"]
         lines.append("")
-    lines.append("Each call follows the last within seconds. What came back is unpacked with")
+    lines.append("Each call follows the last within seconds. What comes back is what lies in the")
+    lines.append("folder that $OUT names there; it is unpacked here with")
     lines.append("  tar -xzf results.tar.gz -C results/cifar10")
     return "\n".join(lines)
 
@@ -283,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     made = {name: verbs.add_parser(name) for name in ("pack", "unpack", "start", "wait", "collect")}
-    verbs.add_parser("plan").add_argument("--out", default="OUT", help="the folder that returns")
+    verbs.add_parser("plan")
     made["pack"].add_argument("--from", dest="source", type=Path, required=True)
     made["pack"].add_argument("--into", dest="carry", type=Path, default=CARRY)
     made["unpack"].add_argument("half", type=Path)
@@ -310,7 +327,7 @@ def main(arguments: list[str] | None = None) -> int:
         for path in collect(options.out, options.work):
             print(f"{path.name}: {path.stat().st_size / MIB:.2f} MiB")
     else:
-        print(plan(options.out))
+        print(plan())
     return 0
 
 
