@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from glowlite._tensors import halves
 from glowlite.actnorm import ActNorm
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU
-from glowlite.coupling import AffineCoupling
+from glowlite.coupling import AffineCoupling, Conditioned
+from glowlite.realnvp import MaskedCoupling
 
 
 @torch.no_grad()
@@ -20,12 +21,18 @@ def telemetry(model: nn.Module, images: Tensor, classes: Tensor | None = None) -
                     the inverse can enlarge an error there
     condition       the largest condition number of a 1×1 convolution's W
     """
-    scales = [float(m.log_s.exp().min()) for m in model.modules() if isinstance(m, ActNorm)]
-    watched = [m for m in model.modules() if isinstance(m, AffineCoupling)]
+    conditioned = [m for m in model.modules() if isinstance(m, Conditioned)]
+    within_nets = {m for layer in conditioned for m in layer.net.modules()}  # never inverted
+    norms = [m for m in model.modules() if isinstance(m, ActNorm) and m not in within_nets]
+    scales = [float(m.log_s.exp().min()) for m in norms]
+    watched = [m for m in conditioned if isinstance(m, AffineCoupling | MaskedCoupling)]
 
-    def watch(layer: AffineCoupling, h: Tensor) -> None:
+    def watch(layer: AffineCoupling | MaskedCoupling, h: Tensor) -> None:
         raw = halves(h.float())[0]
-        s = raw.exp() if layer.scale == "exp" else torch.sigmoid(raw + 2)
+        if isinstance(layer, MaskedCoupling):
+            s = ((1 - layer.mask) * raw).exp()
+        else:
+            s = raw.exp() if layer.scale == "exp" else torch.sigmoid(raw + 2)
         scales.append(float(s.min()))
 
     hooks = [

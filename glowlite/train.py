@@ -671,6 +671,10 @@ def _clear_folder(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _in_json(value: Any) -> bool:
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def _silent(_message: str) -> None:
     pass
 
@@ -702,6 +706,7 @@ class Log:
         if not self.first:
             return
         run = self.run
+        values = {k: v if _in_json(v) else None for k, v in values.items()}
         row = {"step": run.step, "images": run.images, "seconds": round(run.seconds, 2), **values}
         with open(run.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -13,6 +13,7 @@ from glowlite.data.faces import ATTRIBUTES, draw, make_faces, sample_factors, wi
 from glowlite.evaluate import seeded, to_tensor
 from glowlite.grading import Score, score_edits, train_reader
 from glowlite.models import build
+from glowlite.realnvp import MaskedCoupling
 from glowlite.telemetry import telemetry
 
 SMILING = ATTRIBUTES.index("smiling")
@@ -227,6 +228,24 @@ def test_telemetry_sees_a_vanishing_scale_and_a_bent_matrix(model):
     after = telemetry(ill, some(ill, 4))
     assert after["smallest_scale"] == pytest.approx(np.exp(-12), rel=1e-6)
     assert after["condition"] > 1e4
+
+
+def test_telemetry_watches_what_is_inverted(model):
+    """A net is evaluated; of a RealNVP the couplings are all there is."""
+    before = telemetry(model, some(model, 4))["smallest_scale"]
+    other = moved()
+    with torch.no_grad():
+        other.levels[0].steps[0].coupling.net.norm1.logs[0] = -4.0
+    assert 0.5 * before < telemetry(other, some(other, 4))["smallest_scale"]
+    nvp = build({"model": "realnvp", "shape": [3, 8, 8], "levels": 2, "width": 4, "blocks": 1})
+    nvp.double().initialize(some(nvp, 4))
+    assert telemetry(nvp, some(nvp, 4))["smallest_scale"] == 1, "it starts as the identity"
+    by_channel = [m for m in nvp.modules() if isinstance(m, MaskedCoupling) and len(m.mask) == 12]
+    bias = by_channel[0].net.conv_out.bias
+    for keeps, value, expected in ((1, -3.0, 1.0), (0, -0.25, np.exp(np.tanh(-0.25)))):
+        with torch.no_grad():
+            bias[int((by_channel[0].mask.flatten() == keeps).nonzero()[0])] = value
+        assert telemetry(nvp, some(nvp, 4))["smallest_scale"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.fixture(scope="module")

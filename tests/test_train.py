@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -510,6 +511,18 @@ def test_every_optimiser_trains_and_resumes(tmp_path, name):
     assert moments and same(
         moments, {k: v for k, v in state(tmp_path / "a").items() if k.startswith("optimizer/")}
     )
+
+
+def test_a_measure_without_a_number_is_still_json(tmp_path, monkeypatch):
+    """It is there to tell that the inverse is lost: the file then has a null, the line says nan."""
+    monkeypatch.setattr(training, "telemetry", lambda *_: {
+        "round_trip": math.inf, "smallest_scale": math.nan, "condition": 2.0})  # fmt: skip
+    _, lines = go(begin(tmp_path / "a", epochs=0.2))
+    assert "round trip inf" in lines[0]
+    text = (tmp_path / "a" / "metrics.jsonl").read_text()
+    json.dumps([json.loads(line) for line in text.splitlines()], allow_nan=False)
+    rows = [r for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if "round_trip" in r]
+    assert rows[0]["round_trip"] is rows[0]["smallest_scale"] is None and rows[0]["condition"] == 2
 
 
 def test_unknown_names_are_refused():
