@@ -1,6 +1,7 @@
 """The zips: the student's has no answers and still judges, the instructor's has them all."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -71,6 +72,18 @@ def test_nothing_hidden_built_or_private_is_packed(packed):
         "constraints.txt",
         "LICENSE",
     } <= {name.parts[1] for name in names}
+
+
+def test_the_readme_says_what_stayed_behind(unpacked, for_teachers):
+    head, text = (unpacked / "README.md").read_text("utf-8").split("\n\n", 1)
+    assert text == (handout.ROOT / "README.md").read_text("utf-8")
+    assert "`make test`" in head and "`make bench`" in head
+    links = set(re.findall(r"\]\(([^):#]+)[)#]", text))
+    assert {link for link in links if not (unpacked / link).exists() and link not in head} == set()
+    assert "docs/teaching.md" in head and "results" not in head and "https" not in head
+    (name,) = [n for n in for_teachers.namelist() if n.endswith("instructor/README.md")]
+    head = for_teachers.read(name).decode().split("\n\n", 1)[0]
+    assert "CONTRIBUTING.md" in head and "docs/teaching.md" not in head
 
 
 def test_equal_files_give_equal_zips(packed, tmp_path):
