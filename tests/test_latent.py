@@ -241,7 +241,7 @@ def test_telemetry_watches_what_is_inverted(model):
     nvp.double().initialize(some(nvp, 4))
     assert telemetry(nvp, some(nvp, 4))["smallest_scale"] == 1, "it starts as the identity"
     by_channel = [m for m in nvp.modules() if isinstance(m, MaskedCoupling) and len(m.mask) == 12]
-    bias = by_channel[0].net.conv_out.bias
+    bias = by_channel[0].net.conv_out.conv.bias
     for keeps, value, expected in ((1, -3.0, 1.0), (0, -0.25, np.exp(np.tanh(-0.25)))):
         with torch.no_grad():
             bias[int((by_channel[0].mask.flatten() == keeps).nonzero()[0])] = value
