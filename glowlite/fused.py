@@ -257,51 +257,70 @@ def hidden(
     x_b: Tensor, w: Weights, place: Tensor, h2: Layers | None = None
 ) -> tuple[Layers, Layers]:
     """h₁ and h₂, the net's hidden layers; h₂ only where it is not given."""
-    h1, new = [], []
+    h1 = tuple(_first(rows, w) for rows in _rows(columns(x_b, place).to(w.W1.dtype), w))
+    return h1, h2 or tuple(_second(a, w) for a in h1)
+
+
+def _first(rows: Tensor, w: Weights) -> Tensor:
+    return F.linear(rows, w.W1).relu_()
+
+
+def _second(h1: Tensor, w: Weights) -> Tensor:
+    return F.linear(h1, w.W2, w.b2).relu_()
+
+
+class Told(NamedTuple):
+    """What the net says, s (1 for additive couplings), t and log s; and what is kept of h₁, h₂."""
+
+    s: Tensor
+    t: Tensor
+    log_s: Tensor
+    h1: Layers
+    h2: Layers
+
+
+def net(x_b: Tensor, w: Weights, kind: Kind, place: Tensor) -> Told:
+    """The coupling net. A hidden layer that is not kept is gone before the next piece is made."""
+    h1, h2, taps = [], [], []
     for rows in _rows(columns(x_b, place).to(w.W1.dtype), w):
-        h1.append(F.linear(rows, w.W1).relu_())
-        if h2 is None:
-            new.append(F.linear(h1[-1], w.W2, w.b2).relu_())
-    return tuple(h1), tuple(new) if h2 is None else h2
-
-
-def told(h2: Layers, like: Tensor, w: Weights, kind: Kind) -> tuple[Tensor, Tensor, Tensor]:
-    """What the net says, as s (1 for additive couplings), t and log s, of images as `like`."""
-    taps = torch.cat([F.linear(rows, w.W3) for rows in h2]).reshape(*like.shape[:3], -1)
-    out = fold(taps.to(like.dtype), w.b3.shape[2]) + w.b3
+        first = _first(rows, w)
+        second = _second(first, w)
+        taps.append(F.linear(second, w.W3))
+        h1 += [first] * kind.keep[0]
+        h2 += [second] * kind.keep[1]
+    taps = torch.cat(taps).reshape(*x_b.shape[:3], -1).to(x_b.dtype)
+    out = fold(taps, w.b3.shape[2]) + w.b3
     if kind.scale is None:
-        return out.new_ones(()), out, out.new_zeros(())
-    raw, t = out.chunk(2, 3)
-    if kind.scale == "exp":
-        return raw.exp(), t.contiguous(), raw
-    return torch.sigmoid(raw + 2), t.contiguous(), F.logsigmoid(raw + 2)
+        s, t, log_s = out.new_ones(()), out, out.new_zeros(())
+    else:
+        raw, t = out.chunk(2, 3)
+        t = t.contiguous()
+        if kind.scale == "exp":
+            s, log_s = raw.exp(), raw
+        else:
+            s, log_s = torch.sigmoid(raw + 2), F.logsigmoid(raw + 2)
+    return Told(s, t, log_s, tuple(h1), tuple(h2))
 
 
-def forward(
-    z: Tensor, w: Weights, kind: Kind, place: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Layers, Layers]:
-    """z -> y, the coupling's log-det (N,) float64, and what `backward` may want: s, t, h₁, h₂."""
+def forward(z: Tensor, w: Weights, kind: Kind, place: Tensor) -> tuple[Tensor, Tensor, Told]:
+    """z -> y, the coupling's log-det (N,) float64, and what the net said."""
     x_a, x_b = F.linear(z + w.c, w.A).chunk(2, 3)
-    h1, h2 = hidden(x_b, w, place)
-    s, t, log_s = told(h2, z, w, kind)
-    y_a = s * (x_a + t) if kind.scale == "sigmoid" else s * x_a + t
+    told = net(x_b, w, kind, place)
+    y_a = told.s * (x_a + told.t) if kind.scale == "sigmoid" else told.s * x_a + told.t
     if kind.scale is None:
         logdet = same_for_all(0.0, z).clone()
     else:
-        logdet = per_example(log_s)
-    return torch.cat([y_a, x_b], 3), logdet, s, t, h1, h2
+        logdet = per_example(told.log_s)
+    return torch.cat([y_a, x_b], 3), logdet, told
 
 
-def inverse(
-    y: Tensor, w: Weights, kind: Kind, place: Tensor, A_inv: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Layers, Layers]:
-    """y -> z, with A⁻¹ in float64, in which it is applied; and s, t, h₁, h₂."""
+def inverse(y: Tensor, w: Weights, kind: Kind, place: Tensor, A_inv: Tensor) -> tuple[Tensor, Told]:
+    """y -> z, with A⁻¹ in float64, in which it is applied; and what the net said."""
     y_a, x_b = y.chunk(2, 3)
-    h1, h2 = hidden(x_b, w, place)
-    s, t, _ = told(h2, y, w, kind)
-    x_a = y_a / s - t if kind.scale == "sigmoid" else (y_a - t) / s
+    told = net(x_b, w, kind, place)
+    x_a = y_a / told.s - told.t if kind.scale == "sigmoid" else (y_a - told.t) / told.s
     z = F.linear(torch.cat([x_a, x_b], 3).double(), A_inv) - w.c
-    return z.to(y.dtype), s, t, h1, h2
+    return z.to(y.dtype), told
 
 
 def backward(
@@ -386,10 +405,9 @@ class _Step(torch.autograd.Function):
         kind: Kind, place: Tensor, z: Tensor, *parameters: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         w = ready(Parameters(*parameters), place, kind.net_dtype)
-        y, logdet, s, t, h1, h2 = forward(z, w, kind, place)
-        keep1, keep2 = kind.keep
-        t = t if kind.scale == "exp" else None
-        return y, logdet, s, t, *(h1 if keep1 else ()), *(h2 if keep2 else ())
+        y, logdet, told = forward(z, w, kind, place)
+        t = told.t if kind.scale == "exp" else None
+        return y, logdet, told.s, t, *told.h1, *told.h2
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
@@ -411,7 +429,7 @@ class _Step(torch.autograd.Function):
         glogdet = same_for_all(0.0, y) if glogdet is None else glogdet
         w = ready(p, place, kind.net_dtype)
         if torch.is_grad_enabled():  # for second derivatives all of this must be functions of z
-            y, _, s, t, h1, h2 = forward(z, w, kind, place)
+            y, _, (s, t, _, h1, h2) = forward(z, w, kind._replace(keep=KEPT["default"]), place)
         elif all(kind.keep):
             h1, h2 = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         else:
@@ -429,7 +447,7 @@ class _Reversible(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         total = same_for_all(0.0, z)
         for p in _each(flat):
-            z, logdet, *_ = forward(z, ready(p, place, kind.net_dtype), kind, place)
+            z, logdet, _ = forward(z, ready(p, place, kind.net_dtype), kind, place)
             total = total + logdet
         ctx.kind = kind
         ctx.save_for_backward(place, z, *flat)
@@ -440,11 +458,12 @@ class _Reversible(torch.autograd.Function):
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
         place, y, *flat = ctx.saved_tensors
         found: list[Tensor | None] = []
+        kind = ctx.kind._replace(keep=KEPT["default"])  # of one step at a time
         for p in reversed(_each(flat)):
-            w = ready(p, place, ctx.kind.net_dtype)
+            w = ready(p, place, kind.net_dtype)
             A_inv = torch.linalg.inv_ex(w.A.double()).inverse  # does not wait for a GPU
-            z, s, t, h1, h2 = inverse(y, w, ctx.kind, place, A_inv)
-            gy, gw = backward(z, y, w, ctx.kind, place, gy, glogdet, s, t, h1, h2)
+            z, (s, t, _, h1, h2) = inverse(y, w, kind, place, A_inv)
+            gy, gw = backward(z, y, w, kind, place, gy, glogdet, s, t, h1, h2)
             y, found = z, [*ready_backward(p, place, w, gw), *found]
         return None, None, gy, *found
 
@@ -480,7 +499,7 @@ def _touched(m: nn.Module) -> bool:
     return bool(m._forward_hooks or m._forward_pre_hooks or "forward" in own or "inverse" in own)
 
 
-def _kind(coupling: Coupling, keep: tuple[bool, bool] = (True, True)) -> Kind:
+def _kind(coupling: Coupling, keep: tuple[bool, bool] = (False, False)) -> Kind:
     return Kind(
         scale=getattr(coupling, "scale", None),
         net_dtype=coupling.net_dtype,
@@ -504,14 +523,17 @@ def _place(steps: Sequence[Step], z: Tensor) -> Tensor:
 
 def run(steps: Sequence[Step], x: Tensor, memory: str) -> tuple[Tensor, Tensor]:
     """What `Flow(steps)` computes: (N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
-    kind = _kind(steps[0].coupling, KEPT.get(memory, (False, False)))
+    keep = KEPT["checkpoint"]
+    if torch.is_grad_enabled():
+        keep = KEPT.get(memory, keep)
+    kind = _kind(steps[0].coupling, keep)
     each, log_det = _parameters(steps)
     z = x.permute(0, 2, 3, 1).contiguous()
     where = _place(steps, z)
     total = same_for_all(math.prod(x.shape[2:]) * log_det, x)
     if not torch.is_grad_enabled():
         for p in each:
-            z, logdet, *_ = forward(z, ready(p, where, kind.net_dtype), kind, where)
+            z, logdet, _ = forward(z, ready(p, where, kind.net_dtype), kind, where)
             total = total + logdet
     elif memory == "reversible":
         z, logdet = _Reversible.apply(kind, where, z, *(value for p in each for value in p))
@@ -532,5 +554,5 @@ def run_back(steps: Sequence[Step], y: Tensor) -> Tensor:
     inverses = torch.linalg.inv(torch.stack([p.A for p in each]).double())
     for p, A_inv in zip(reversed(each), reversed(inverses), strict=True):
         w = ready(p, where, kind.net_dtype)
-        z, *_ = inverse(z, w, kind, where, A_inv)
+        z, _ = inverse(z, w, kind, where, A_inv)
     return z.permute(0, 3, 1, 2)
