@@ -65,6 +65,7 @@ examples:
 examples:
   glowlite edit runs/faces-1 smiling
   glowlite edit runs/faces-1 smiling --strengths -1 -0.5 0 0.5 1 --out smile.png
+  glowlite edit runs/faces-1 smiling --images a.png b.png
   glowlite edit runs/faces-1 --score           every attribute: did it change, and what else?""",
     ),
     "verify": (
@@ -125,11 +126,12 @@ def build_parser() -> argparse.ArgumentParser:
             help="averaged weights, or the last ones (default: ema)",
         )  # fmt: skip
         made[name].add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-        _data_options(made[name])
         if name != "sample":
+            _data_options(made[name])
             made[name].add_argument("--data", help="other images than the run was trained on")
         if name != "verify":
-            made[name].add_argument("--out", help="file to write")
+            kind = "JSON" if name == "eval" else "PNG"
+            made[name].add_argument("--out", help=f"file to write, {kind}")
             made[name].add_argument("--force", action="store_true", help="overwrite it")
         if name != "verify" and name != "eval":
             made[name].add_argument("--seed", type=int, default=0)
@@ -155,6 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb = made["edit"]
     verb.add_argument("attribute", nargs="?", help="for example smiling")
     verb.add_argument("-n", type=_positive, default=6, help="images to edit (default: 6)")
+    verb.add_argument("--images", nargs="+", metavar="FILE", help="pictures to edit")
     verb.add_argument(
         "--strengths", type=float, nargs="+", default=[-1.0, -0.5, 0.0, 0.5, 1.0], metavar="S"
     )

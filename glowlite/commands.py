@@ -125,7 +125,8 @@ def _train(
         return 130
     latest = run.folder / "samples" / f"{run.step:07d}.png"
     what = "test" if run.config.test else "held out"
-    print(f"{what}: {result}; every pixel by itself: {run.baseline:.4f}")
+    where = " (held out)" if run.config.holdout and run.config.test else ""
+    print(f"{what}: {result}; every pixel by itself{where}: {run.baseline:.4f}")
     print(f"look at {latest} and {run.folder / 'curve.png'}; then:")
     print(f"  glowlite sample {folder}\n  glowlite edit {folder} --help")
     return 0
@@ -235,7 +236,7 @@ def edit(args: Namespace) -> int:
     model = _model(args)
     if model.n_classes:
         raise ValueError("edit is for models without classes: their latents depend on the class")
-    labelled, shown = _images(model, args, "train"), _images(model, args)
+    labelled = _images(model, args, "train")
     if labelled.attributes is None:
         raise ValueError(f"{labelled.name} has no attributes; edit needs labelled images")
     names = labelled.names
@@ -251,14 +252,15 @@ def edit(args: Namespace) -> int:
     else:
         out = _output(args, f"edit-{args.attribute}.png")
     count = min(args.learn, len(labelled))
-    has = np.asarray(labelled.attributes[:count])
-    if not args.score:
-        has = has[:, names.index(args.attribute)]
+    learned = names if args.score else (args.attribute,)
+    has = np.asarray(labelled.attributes[:count])[:, [names.index(name) for name in learned]]
     with tqdm(total=count, unit=" images", desc="encoding", disable=None, leave=False) as bar:
-        vectors = latent.attribute_vectors(model, labelled.images[:count], has, progress=bar.update)
+        vectors = latent.attribute_vectors(
+            model, labelled.images[:count], has, names=learned, progress=bar.update
+        )
     if args.score:
-        return _score(model, vectors, shown, out, args)
-    some = to_tensor(shown.images[: args.n], next(model.parameters()).device)
+        return _score(model, vectors, _images(model, args), out, args)
+    some = _some(model, args, args.n)
     frames, exploded = latent.edit(model, some, vectors[0], args.strengths)
     _say_written(save_grid(out, frames.flatten(0, 1), columns=len(args.strengths)))
     print(
@@ -267,7 +269,7 @@ def edit(args: Namespace) -> int:
         + f"; the direction was learned from {count:,} labelled images"
     )
     _count_exploded(exploded)
-    if shown.name == "faces":
+    if labelled.name == "faces":
         _say_next("edit", args, "--score")
     else:
         _say_next("verify", args)

@@ -25,9 +25,7 @@ def encode(model: FlowModel, images: Tensor, classes: Tensor | None = None) -> L
 
     Raises TypeError or ValueError as `FlowModel.dequantize`.
     """
-    middle = torch.full(images.shape, 0.5, device=images.device)
-    x = model.dequantize(images, noise=middle.to(next(model.parameters()).dtype))
-    return model.encode(x, classes)[0]
+    return model.encode(model.middle(images), classes)[0]
 
 
 def to_pictures(model: FlowModel, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,8 +52,7 @@ def reconstruct(
     model: FlowModel, images: Tensor, classes: Tensor | None = None
 ) -> tuple[Tensor, float]:
     """f⁻¹(f(x)) -> the images again, in n_bits, and max |x − f⁻¹(f(x))| before rounding."""
-    middle = torch.full(images.shape, 0.5, device=images.device)
-    x = model.dequantize(images, noise=middle.to(next(model.parameters()).dtype))
+    x = model.middle(images)
     back = model.decode(model.encode(x, classes)[0], classes)
     return model.to_images(back), float((back - x).abs().max())
 
@@ -88,21 +85,24 @@ def attribute_vectors(
     images: np.ndarray,
     has: np.ndarray,
     *,
+    names: Sequence[str] | None = None,
     batch: int = 64,
     progress: Callable[[int], object] | None = None,
 ) -> list[Latents]:
     """v = mean f(x | with) − mean f(x | without), one for every column of `has`.
 
     Each is a list of latents without a batch axis.
-    images: uint8 (N, H, W, C).  has: bool (N,) or (N, A), A attributes learned in one pass.
+    images: uint8 (N, H, W, C).  has: bool (N,) or (N, A), A attributes learned in one pass; their
+    names are for the error.
 
     Raises ValueError where an attribute is on every image or on none.
     """
     has = np.asarray(has, bool).reshape(len(images), -1)
     for column, count in enumerate(has.sum(0)):
         if count in (0, len(images)):
+            name = names[column] if names else column
             raise ValueError(
-                f"attribute {column} is on {count} of {len(images)} images; "
+                f"attribute {name} is on {count} of {len(images)} images; "
                 "its direction needs some with it and some without"
             )
     # ±1/count on each image: one weighted sum is the difference of the two means.

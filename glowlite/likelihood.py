@@ -318,6 +318,14 @@ class FlowModel(nn.Module):
         self._check_images(images, "images")
         return x
 
+    def middle(self, images: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) -> x in the middle of each pixel's cell: the same at every call.
+
+        Raises TypeError and ValueError as `dequantize`.
+        """
+        noise = images.new_full(images.shape, 0.5, dtype=next(self.parameters()).dtype)
+        return self.dequantize(images, noise=noise)
+
     def bits_per_dim(
         self,
         images: Tensor,

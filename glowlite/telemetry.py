@@ -40,7 +40,7 @@ def telemetry(model: nn.Module, images: Tensor, classes: Tensor | None = None) -
         for layer in watched
     ]
     try:
-        x = model.dequantize(images, noise=torch.full(images.shape, 0.5, device=images.device))
+        x = model.middle(images)
         latents, _ = model.encode(x, classes)
         error = float((model.decode(latents, classes) - x).abs().max())
     finally:

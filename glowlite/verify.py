@@ -201,7 +201,7 @@ def verify_layers(
 
     hooks = [layer.register_forward_pre_hook(watch(name)) for name, layer in _bijections(exact)]
     with torch.no_grad():
-        exact.encode(exact.dequantize(images, noise=_half(images)), classes)
+        exact.encode(exact.middle(images), classes)
     for hook in hooks:
         hook.remove()
     for name, layer in _bijections(exact):
@@ -253,7 +253,7 @@ def verify_map(
         )
     _, h, w = shape
     images = images[:, :, :h, :w].to(next(exact.parameters()).device)
-    x = exact.dequantize(images, noise=_half(images)).detach()
+    x = exact.middle(images)
     name = f"the whole map, {h}×{w}"
     keep = folder and folder / f"jacobian-{_fingerprint(exact, x)}.npy"
     line = compare(
@@ -285,7 +285,7 @@ def estimate_seconds(model: FlowModel, images: Tensor, classes: Tensor | None = 
     exact = exact_copy(model)
     device = next(exact.parameters()).device
     images = images.to(device)
-    x = exact.dequantize(images, noise=_half(images)).detach().requires_grad_()
+    x = exact.middle(images).requires_grad_()
     y = exact(x, classes)[0].flatten()
     chunk, dims = 16, len(y)
     seeds = torch.eye(dims, dtype=y.dtype, device=device)[:chunk]
@@ -310,7 +310,7 @@ def float32_gap(
     """The model as it runs against its float64 copy: largest gap of the log-dets in nats, and
     both round trips."""
     exact = exact_copy(model)
-    x = model.dequantize(images, noise=_half(images).to(next(model.parameters()).dtype))
+    x = model.middle(images)
     latents, logdet = model.encode(x, classes)
     exact_latents, exact_logdet = exact.encode(x.double(), classes)
     back = model.decode(latents, classes)
@@ -320,7 +320,3 @@ def float32_gap(
         "round_trip": float((back - x).abs().max()),
         "round_trip_float64": float((exact_back - x.double()).abs().max()),
     }
-
-
-def _half(images: Tensor) -> Tensor:
-    return torch.full(images.shape, 0.5, dtype=torch.float64, device=images.device)

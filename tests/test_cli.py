@@ -168,6 +168,9 @@ def test_own_pictures(run, tmp_path, capsys):
     out = str(tmp_path / "i.png")
     assert main(["interpolate", str(run), "--images", *files, "--steps", "4", "--out", out]) == 0
     assert size(out) == (4 * 66 - 2, 64)
+    more = ["--images", *files, "--learn", "60", "--strengths", "0", "1"]
+    assert main(["edit", str(run), "smiling", *more, "--out", out, "--force"]) == 0
+    assert size(out) == (2 * 66 - 2, 2 * 66 - 2)
     assert "two files" in fails(capsys, "interpolate", run, "--images", files[0])
     (tmp_path / "c.png").write_text("no picture")
     Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.jpg")
@@ -175,7 +178,9 @@ def test_own_pictures(run, tmp_path, capsys):
     whole = bytearray((tmp_path / "a.png").read_bytes())
     whole[40:60] = bytes(20)
     (tmp_path / "broken.png").write_bytes(whole)
-    for name in ("c.png", "half.jpg", "broken.png"):
+    # Pillow hands PostScript to Ghostscript, which would run it.
+    (tmp_path / "program.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    for name in ("c.png", "half.jpg", "broken.png", "program.png"):
         message = fails(capsys, "reconstruct", run, "--images", *files, tmp_path / name)
         assert f"{name} cannot be read as a picture: " in message
     assert "none.png" in fails(capsys, "reconstruct", run, "--images", tmp_path / "none.png")

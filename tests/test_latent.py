@@ -91,6 +91,8 @@ def test_an_attribute_of_all_or_none_has_no_direction(model):
     array = some(model, 4).permute(0, 2, 3, 1).numpy()
     with pytest.raises(ValueError, match="attribute 1 is on 4 of 4"):
         latent.attribute_vectors(model, array, np.array([[0, 1], [1, 1], [0, 1], [1, 1]]))
+    with pytest.raises(ValueError, match="attribute smiling is on 4 of 4"):
+        latent.attribute_vectors(model, array, np.ones(4), names=["smiling"])
 
 
 def test_edits_move_along_the_vector_at_every_level(model):
@@ -273,8 +275,8 @@ def test_a_score_tells_a_good_edit_from_none(reader):
             super().__init__()
             self.p = torch.nn.Parameter(torch.zeros(()))
 
-        def dequantize(self, images, noise):
-            return images.float() + noise
+        def middle(self, images):
+            return images.float() + 0.5
 
         def encode(self, x, classes=None):
             return [x], None
