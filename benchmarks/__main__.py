@@ -5,7 +5,8 @@
 
 speed.json holds each part as soon as it is measured; table.txt and speed.png are made from it at
 the end, or by `python -m benchmarks.report`. A part that is not asked for keeps what the folder's
-speed.json has, if that is of the same commit, device and setting.
+speed.json has, if that is of the same commit, device and setting, and nothing was changed since the
+commit: changes are not compared.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--memory-depth", type=int, nargs="+", default=memory.DEPTHS)
     parser.add_argument("--exact-width", type=int, default=256)
     parser.add_argument("--exact-steps", type=int, default=30)
+    parser.add_argument("--exact-warmup", type=int, default=exactness.DEFAULTS.warmup)
     parser.add_argument("--out", type=Path, default=report.OUT)
     options = parser.parse_args()
 
@@ -53,7 +55,7 @@ def main() -> None:
     about |= {"left_out": left_out(), "setting": {**setting, "shape": list(setting["shape"])}}
     file = options.out / "speed.json"
     before = read_json(file) if file.exists() else {}
-    kept = all(before.get(key) == about[key] for key in SAME)
+    kept = not about["uncommitted"] and all(before.get(key) == about[key] for key in SAME)
     result = {**(before if kept else {}), **about}
 
     def done(part: str) -> None:
@@ -74,7 +76,8 @@ def main() -> None:
         exact = argparse.Namespace(**{**vars(options), "width": options.exact_width})
         for depth in options.depth:
             setting_ = speed.setting_of(exact, depth)
-            result["exactness"] += exactness.measure(setting_, options.exact_steps)
+            steps, warmup = options.exact_steps, options.exact_warmup
+            result["exactness"] += exactness.measure(setting_, steps, warmup)
         done("exactness")
     report.write(result, options.out)
     print("\n" + report.text(result), end="")

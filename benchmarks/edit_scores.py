@@ -1,6 +1,6 @@
 """Attribute edits of the model that ships with glowlite, graded: what changed, and what else.
 
-    python benchmarks/edit_scores.py           writes results/faces32/edit_scores.json
+    python -m benchmarks.edit_scores           writes results/faces32/edit_scores.json
 
 About two minutes on one core.  The same grading as `glowlite edit RUN --score`.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 import sys
 
 import torch
-from surroundings import ROOT, surroundings
 
+from benchmarks.surroundings import ROOT, surroundings
 from glowlite import pretrained
 from glowlite.checkpoint import digest, write_json
 from glowlite.data import make_faces
@@ -30,7 +30,7 @@ def main() -> int:
     reader = train_reader(32, model.config.n_bits)
     score = score_edits(model, reader, vectors, shown, has)
     print(score)
-    about = {**surroundings("python benchmarks/edit_scores.py"), "seed": SEED}
+    about = {**surroundings("python -m benchmarks.edit_scores"), "seed": SEED}
     weights = digest(model.state_dict(), {})  # of which model these are the scores
     about |= {"weights": weights[:16], "learned_from": LEARN}
     (ROOT / "results" / "faces32").mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Figure 3 of the paper in small: likelihood curves on drawn faces, one short run after the other.
 
-    python benchmarks/likelihood_curves.py             every run that has no result yet
-    python benchmarks/likelihood_curves.py nice        those whose names begin so
-    python benchmarks/likelihood_curves.py --list      their names, and which are done
+    python -m benchmarks.likelihood_curves             every run that has no result yet
+    python -m benchmarks.likelihood_curves nice        those whose names begin so
+    python -m benchmarks.likelihood_curves --list      their names, and which are done
 
 Faces of 16 × 16 pixels in 5 bits; every run sees the same number of images.  Each is one file in
 results/likelihood_curves, so the command can be stopped and started again at any time.  Seeds are
@@ -24,8 +24,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from surroundings import ROOT, surroundings
 
+from benchmarks.surroundings import ROOT, surroundings
 from glowlite.checkpoint import write_json
 from glowlite.data import epoch_order, load
 from glowlite.evaluate import baseline, evaluate, seeded, to_tensor
@@ -33,7 +33,7 @@ from glowlite.models import build
 from glowlite.schedule import lr_factor, make_optimizer
 
 OUT = ROOT / "results" / "likelihood_curves"
-COMMAND = "python benchmarks/likelihood_curves.py"
+COMMAND = "python -m benchmarks.likelihood_curves"
 NOTE = "other processes ran on the machine: compare seconds with caution"
 
 TRAIN = {

@@ -128,6 +128,22 @@ def test_everything_runs_and_the_report_is_made_from_its_json_alone(tmp_path, mo
     assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("uncommitted", [False, True])
+def test_only_parts_of_the_same_code_stand_in_one_file(tmp_path, monkeypatch, uncommitted):
+    """Which changes there were is not known: they may be others than those of the file."""
+    told = {"commit": "abc", "uncommitted": uncommitted, "device": "d", "software": "s"}
+    monkeypatch.setattr(everything, "surroundings", lambda command: {**told, "command": command})
+    monkeypatch.setattr(everything.speed, "run", lambda _: ["a"])
+    monkeypatch.setattr(everything.memory, "measure", lambda *_: ["b"])
+    monkeypatch.setattr(everything.report, "write", lambda *_: None)
+    monkeypatch.setattr(everything.report, "text", lambda _: "")
+    for part in ("speed", "memory"):
+        monkeypatch.setattr(sys, "argv", ["bench", "--parts", part, "--out", str(tmp_path)])
+        everything.main()
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert found["memory"] == ["b"] and ("speed" in found) == (not uncommitted)
+
+
 def in_this_process(asked: list[str], **_: object) -> argparse.Namespace:
     """`subprocess.run` without a new process, which takes seconds: python -m benchmarks.memory …"""
     assert asked[:3] == [sys.executable, "-m", "benchmarks.memory"]

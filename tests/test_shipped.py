@@ -43,5 +43,5 @@ def test_the_grades_in_results_are_of_the_model_that_ships():
     results = Path(shipped.__file__).parents[1] / "results" / "faces32" / "edit_scores.json"
     graded = json.loads(results.read_text())["weights"]
     assert graded == digest(glowlite.pretrained("faces32").state_dict(), {})[:16], (
-        "another model ships now: run python benchmarks/edit_scores.py, then notebook 10"
+        "another model ships now: run python -m benchmarks.edit_scores, then notebook 10"
     )
