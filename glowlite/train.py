@@ -380,7 +380,7 @@ def train(
                 check(run, window)
                 paused = time.monotonic()
                 try:
-                    say(look(run, watched, log, config.eval_images))
+                    say(look(run, watched, log, config.eval_images)[0])
                 except NotFinite as error:  # it may recover; a bad loss would have stopped it
                     say(f"step {run.step:>6}  {error}; training goes on")
                     log.write(not_finite=str(error))
@@ -421,7 +421,7 @@ def train(
         run.save()
         last = test_set if config.test else watched
         try:
-            found = look(run, watched, log, len(watched), config.draws, last=last).row
+            _, found = look(run, watched, log, len(watched), config.draws, last=last)
         except NotFinite as error:
             raise TrainingStopped(
                 f"trained to the end, step {run.step}, and kept in {run.folder}; but the last "
@@ -546,12 +546,6 @@ def prepare(
     return model.loss, within
 
 
-class Look(str):
-    """The line printed at an evaluation, and the numbers it was made from."""
-
-    row: dict[str, Any]
-
-
 def look(
     run: Run,
     images: ImageSet,
@@ -559,11 +553,12 @@ def look(
     count: int,
     draws: int = 1,
     last: ImageSet | None = None,
-) -> Look:
+) -> tuple[str, dict[str, dict[str, float]]]:
     """Evaluate the averaged weights, measure invertibility, draw samples, and redraw the curve.
 
-    On the first `count` of `images`.  In the last look `last` is the test set, read as well where
-    it is another set than `images`; the weights themselves are then told beside their average.
+    -> the line to print, and the evaluations, on the first `count` of `images`.  In the last look
+    `last` is the test set, read as well where it is another set than `images`; the weights
+    themselves are then told beside their average.
     """
     config, model = run.config, run.average
     batch = config.eval_batch or config.batch
@@ -593,14 +588,13 @@ def look(
         for kind in ("test", "held_out")
         if kind in row
     )
-    line = Look(
+    line = (
         f"step {run.step:>6}  {told} bits/dim "
         f"(baseline {run.baseline:.3f})  round trip {health['round_trip']:.0e}  "
         f"smallest scale {health['smallest_scale']:.2g}  cond W {health['condition']:.2g}"
         + (f"  {exploded} of 64 samples exploded" if exploded else "")
     )
-    line.row = row
-    return line
+    return line, row
 
 
 def _kind(images: ImageSet) -> str:
