@@ -132,9 +132,10 @@ def exactness_table(rows: Rows) -> str:
         for row in rows
     ]  # fmt: skip
     key = (
-        f"float32 against a float64 copy after {rows[0]['steps']} training steps, hidden width "
-        f"{rows[0]['width']}: the largest error of a round trip, of a log-det, the relative error "
-        "of the gradient; whether the gradient equals the default mode's bit for bit."
+        f"float32 against a float64 copy after {rows[0]['steps']} training steps (the rate rises "
+        f"to 1e-3 over {rows[0]['warmup']:,} images), hidden width {rows[0]['width']}: the "
+        "largest error of a round trip, of a log-det, the relative error of the gradient; whether "
+        "the gradient equals the default mode's bit for bit."
     )
     return "\n".join([table(head, body), "", _wrapped(key)])
 
