@@ -10,10 +10,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,52 +21,13 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from glowlite._files import sync_folder
+from glowlite._files import write_atomically
 
 FORMAT = 1
 
 
 class CheckpointError(ValueError):
     """A file that is not what it should be: the message names the file and what is wrong."""
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then put it in place in one step.
-
-    Raises OSError naming `path` when the disk is full or the folder may not be written; the
-    temporary file is removed and whatever stood at `path` before still stands.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        # A name of our own, so that two processes cannot write into one temporary file.
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            write(temporary)
-        except SafetensorError as error:  # safetensors reports a full disk in its own class
-            found = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
-            number, text = (int(found[2]), found[1].strip()) if found else (errno.EIO, str(error))
-            raise OSError(number, text, str(path)) from error
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files only the owner can read
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        number = error.errno or errno.EIO
-        raise OSError(number, f"could not write: {error.strerror or error}", str(path)) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: str | Path, value: Any) -> Path:
@@ -109,7 +68,16 @@ def save_tensors(
     }
     note = {"format": FORMAT, "digest": digest(plain, header), "header": header}
     metadata = {"glowlite": json.dumps(note)}
-    return write_atomically(path, lambda p: save_file(plain, p, metadata))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(plain, temporary, metadata)
+        except SafetensorError as error:  # it reports a full disk in its own class
+            found = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
+            number, text = (int(found[2]), found[1].strip()) if found else (errno.EIO, str(error))
+            raise OSError(number, text, str(path)) from error
+
+    return write_atomically(path, write)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from glowlite._files import sync_folder
+from glowlite._files import sync_folder, write_atomically
 
 from .errors import DataError, explain
 from .source import Row, Source
@@ -107,7 +107,7 @@ def content_digest(
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             total.update(os.fsencode(f"{name}\0{digest}\n"))
             bar.update(stat.st_size)
-    _write_through(note, total.hexdigest().encode())
+    write_atomically(note, lambda p: p.write_text(total.hexdigest()))
     return total.hexdigest()
 
 
@@ -127,7 +127,8 @@ def _build(
         with tempfile.TemporaryDirectory(prefix=".building-", dir=home) as temporary:
             index = _write(source, Path(temporary), on_corrupt, progress)
             index["recipe"] = recipe
-            _write_through(Path(temporary, "index.json"), json.dumps(index, indent=1).encode())
+            text = json.dumps(index, indent=1)
+            write_atomically(Path(temporary, "index.json"), lambda p: p.write_text(text))
             try:
                 os.replace(temporary, folder)
             except OSError:
@@ -238,16 +239,3 @@ def _sweep(home: Path) -> None:
     for left in home.glob(".building-*"):
         if time.time() - left.stat().st_mtime > _DAY:
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    """Write a small file atomically and wait until it is on the disk."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
