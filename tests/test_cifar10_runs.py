@@ -180,6 +180,8 @@ def test_a_job_runs_on_its_own_and_is_stopped_by_the_clock(tmp_path, capsys, mon
     folder = tmp_path / "root" / "benchmarks" / "cifar10"
     folder.mkdir(parents=True)
     (tmp_path / "root" / "glowlite").mkdir()
+    for package in (folder, folder.parent):
+        (package / "__init__.py").touch()
     (folder / "run.py").write_text("import time\nprint('begun')\ntime.sleep(60)\n")
     monkeypatch.setattr(lease, "ROOT", tmp_path / "root")
     lease.start("long", ["--list"], work, 3)
