@@ -214,6 +214,9 @@ def _data_options(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("data")
     group.add_argument("--data-dir", help="folder with the original files you already have")
     group.add_argument("--cache-dir", help="folder for decoded images")
+    group.add_argument(
+        "--channels", type=int, choices=(1, 3), help="1: grey (folders, celeba, lsun; default: 3)"
+    )
     group.add_argument("--download", action="store_true", help="fetch files that may be fetched")
     group.add_argument(
         "--skip-corrupt", action="store_true", default=None, help="leave damaged images out"

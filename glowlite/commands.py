@@ -441,6 +441,7 @@ def _open(
         name,
         split,
         size=size,
+        channels=args.channels or where.get("channels", 3),
         data_dir=args.data_dir or where.get("data_dir"),
         cache_dir=args.cache_dir or where.get("cache_dir"),
         download=args.download,

@@ -31,6 +31,7 @@ class TrainConfig:
     size: int | None = _option(None, "side of the images in pixels, where the data can be resized")
     data_dir: str | None = _option(None, "folder with files you already have")
     cache_dir: str | None = _option(None, "folder for the decoded images")
+    channels: int = _option(3, "3 colours, or 1 for grey: image files, celeba, lsun", hidden=True)
     skip_corrupt: bool = _option(False, "leave damaged images out", hidden=True)
     preset: str = _option("small", "where the other values came from", hidden=True)
     seed: int = _option(0, "seed of everything random")

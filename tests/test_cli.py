@@ -375,6 +375,22 @@ def test_a_run_remembers_that_it_skips_damaged_images(tmp_path, capsys):
     assert "--skip-corrupt" in fails(capsys, "eval", run, *other), "asked for this run's data only"
 
 
+def test_grey_pictures(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for i in range(60):
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    run, name = str(tmp_path / "a"), f"folder:{tmp_path}/pictures"
+    assert main(["train", name, *TRAIN[2:], "--channels", "1", "--out", run]) == 0
+    assert glowlite.load(run).shape == (1, 16, 16)
+    assert main(["resume", run, "--epochs", "2"]) == 0
+    assert main(["eval", run, "--limit", "2"]) == 0
+    assert main(["eval", run, "--limit", "2", "--data", name, "--channels", "1"]) == 0
+    assert "this model needs (16, 16, 1)" in fails(capsys, "eval", run, "--data", name)
+    assert "channels must be 3" in fails(capsys, *TRAIN, "--channels", "1", "--out", run + "b")
+
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     fetch = Batches.__call__
     with monkeypatch.context() as patch:
