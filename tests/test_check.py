@@ -470,6 +470,15 @@ def test_an_answer_may_differ_in_its_last_bits_from_call_to_call():
     assert said.mistake == "not deterministic"
 
 
+@pytest.mark.parametrize("small", [1e-2, 3e-4, 1e-5])
+def test_rounding_beside_a_constant_is_no_mistake(small):
+    """x + ½ and back loses the last digits of a small x, and that is right."""
+    for seed in range(20):
+        u = np.random.default_rng(seed).random((2, 1, 1, 1))
+        report = check(ref.Logit(0.36), small * (1 + u))
+        assert report, report.message
+
+
 def test_a_second_answer_of_another_kind_gets_a_report():
     class Fickle:
         def __init__(self, later):
