@@ -576,7 +576,9 @@ def look(
         run.model.set_net_dtype(None)  # in float32, as its average is and as it will be loaded
         row["raw"] = bits(run.model, images, count, 1)
     few = to_tensor(images.images[:16], next(model.parameters()).device)
-    classes = torch.from_numpy(images.labels[:16]).to(few.device) if model.n_classes else None
+    classes = (
+        torch.from_numpy(np.array(images.labels[:16])).to(few.device) if model.n_classes else None
+    )
     health = telemetry(model, few, classes)
     pictures, exploded = draw_samples(model, 64, config.temperature, config.seed)
     save_grid(run.folder / "samples" / f"{run.step:07d}.png", pictures)
