@@ -34,7 +34,7 @@ def test_all_layers_pass_from_the_command_line():
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-        timeout=60,  # seconds; 6 of them on one idle core, so that it can be run at every change
+        timeout=60,  # seconds; 3 of them on one idle core, so that it can be run at every change
     )
     assert done.returncode == 0, done.stdout + done.stderr
     board = json.loads(done.stdout)
