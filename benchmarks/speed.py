@@ -4,12 +4,14 @@
 
 Programs take turns, round by round, in one process with the same threads: whatever slows the
 machine for a minute slows all of them. A ratio is the median over rounds of the quotient of two
-times of the same round.
+times of the same round. Memory that is freed stays with the process: otherwise who pays for getting
+it back from the system depends on who ran before.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import statistics
 import time
@@ -32,6 +34,14 @@ def default_names() -> list[str]:
     """All there is here, but the nets of the peers in the default mode and in bfloat16 alone."""
     alike = {"glowlite-plain-nets", "glowlite-plain-nets-bf16"}
     return [n for n in BUILDERS if not n.startswith("glowlite-plain-nets") or n in alike]
+
+
+def keep_freed_memory() -> None:
+    """Where the C library is glibc; elsewhere nothing."""
+    trim_threshold, mmap_threshold = -1, -3  # names in malloc.h; the second has a limit of 32 MiB
+    if set_option := getattr(ctypes.CDLL(None), "mallopt", None):
+        set_option(trim_threshold, 2**31 - 1)
+        set_option(mmap_threshold, 2**25)
 
 
 def make(name: str, setting: Setting, layout: str = "channels-last") -> Program:
@@ -68,6 +78,7 @@ def measure(
     starts, but three are made in any case.
     A row's `not_finite` counts the rounds whose log-prob or sample had a NaN or an infinity.
     """
+    keep_freed_memory()
     programs, rows, began = [], [], time.monotonic()
     for name in names:
         layout, tried = fastest_layout(name, setting)

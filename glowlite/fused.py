@@ -174,17 +174,18 @@ def ready(p: Parameters, place: Tensor, net_dtype: torch.dtype | None) -> Weight
     if p.edge1 is not None:
         first.append(p.edge1.flatten(1))
     s3 = _scale(p.logs3)
-    W3 = (p.W3.permute(2, 3, 0, 1) * s3[:, None]).flip(0, 1)
+    scale = s3[:, None]
     b2, b3 = p.b2, (s3 * p.b3).expand(*place.shape[:2], -1)
     if p.logs1 is not None:
         s1, s2 = _scale(p.logs1)[:, None], _scale(p.logs2)
-        first, W3, b2 = [s1 * m for m in first], W3 * s2, b2 / s2
+        first, scale, b2 = [s1 * m for m in first], scale * s2, b2 / s2
     if p.edge3 is not None:
         b3 = b3 + s3 * (place[..., :9] @ p.edge3.flatten(1).T)
     zeros = place.shape[2] - 1 - 9 * (p.edge1 is not None)
     W1 = torch.cat([*first, p.b1[:, None], p.b1.new_zeros(len(p.b1), zeros)], 1)
-    W3 = W3.flatten(0, 2)
-    W3 = torch.cat([W3, W3.new_zeros(-len(W3) % MULTIPLE, W3.shape[1])])
+    W3 = (p.W3.permute(2, 3, 0, 1) * scale).flip(0, 1).flatten(0, 2)
+    if missing := -len(W3) % MULTIPLE:
+        W3 = torch.cat([W3, W3.new_zeros(missing, W3.shape[1])])
     net = W1, p.W2.flatten(1), b2, W3
     return Weights(p.A, p.c, *(net if net_dtype is None else [m.to(net_dtype) for m in net]), b3)
 
