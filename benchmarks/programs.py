@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -227,11 +228,11 @@ class Floor(Program):
 
 
 class Glowlite(Program):
-    """glowlite's Glow; `options` of the model, `memory` and `fast` of how it is computed."""
+    """glowlite's Glow; `options` of the model, the others of how it is computed."""
 
     def __init__(
-        self, name: str, about: str, setting: Setting,
-        *, memory: str = "default", fast: bool = True, bf16: bool = False, **options: object,
+        self, name: str, about: str, setting: Setting, *, memory: str = "default",
+        fast: bool = True, bf16: bool = False, frozen: bool = False, **options: object,
     ) -> None:  # fmt: skip
         model = Glow(
             shape=setting.shape, levels=setting.levels, depth=setting.depth, width=setting.width,
@@ -243,6 +244,15 @@ class Glowlite(Program):
         super().__init__(name, about, model, setting)
         if memory != "default" or bf16:
             self.measured = ("train",)  # without gradients the modes do not differ
+        self.frozen = frozen
+        if frozen:
+            self.measured = ("log_prob", "sample")
+
+    def prepare(self, layout: torch.memory_format, x: Tensor | None = None) -> None:
+        super().prepare(layout, x)
+        if self.frozen:
+            self.block = ExitStack()  # left when the program is
+            self.block.enter_context(self.model.frozen())
 
     def initialize(self, x: Tensor) -> None:
         """Its own."""
@@ -279,6 +289,7 @@ def _glowlite() -> dict[str, Callable[[Setting], Program]]:
         "": ("the default", {}),
         "-layers": ("layer by layer, fast=False", {"fast": False}),
         **{f"-{m}": (f"memory={m!r}", {"memory": m}) for m in MEMORY_MODES if m != "default"},
+        "-frozen": ("what the weights are made into is kept, model.frozen()", {"frozen": True}),
         "-bf16": ("coupling nets in bfloat16, flow and log-dets in float32", {"bf16": True}),
     }
     if not hasattr(Glow, "fast"):

@@ -31,8 +31,8 @@ BUILDERS: dict[str, Callable[[Setting], Program]] = {**PROGRAMS, **PEERS}
 
 
 def default_names() -> list[str]:
-    """All there is here, but the nets of the peers in the default mode and in bfloat16 alone."""
-    alike = {"glowlite-plain-nets", "glowlite-plain-nets-bf16"}
+    """All there is here, but with the peers' nets the default mode, frozen and bfloat16 alone."""
+    alike = {f"glowlite-plain-nets{mode}" for mode in ("", "-frozen", "-bf16")}
     return [n for n in BUILDERS if not n.startswith("glowlite-plain-nets") or n in alike]
 
 

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
-from torch import nn
+
+from glowlite.likelihood import FlowModel
 
 
 class NotFinite(ValueError):
@@ -52,7 +53,7 @@ def to_tensor(images: np.ndarray, device: str | torch.device = "cpu") -> torch.T
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
+    model: FlowModel,
     images: np.ndarray,
     labels: np.ndarray | None = None,
     *,
@@ -79,15 +80,16 @@ def evaluate(
     was_training = model.training
     model.eval()
     values = np.empty(len(images))
-    for start in range(0, len(images), batch):
-        part = slice(start, min(start + batch, len(images)))
-        x = to_tensor(images[part], device)
-        y = None if labels is None else torch.from_numpy(np.array(labels[part])).to(device)
-        noise = seeded(seed, 1, start, device=device)
-        total = sum(model.bits_per_dim(x, y, generator=noise) for _ in range(draws))
-        values[part] = (total / draws).cpu().numpy()
-        if progress:
-            progress(len(x))
+    with model.frozen():
+        for start in range(0, len(images), batch):
+            part = slice(start, min(start + batch, len(images)))
+            x = to_tensor(images[part], device)
+            y = None if labels is None else torch.from_numpy(np.array(labels[part])).to(device)
+            noise = seeded(seed, 1, start, device=device)
+            total = sum(model.bits_per_dim(x, y, generator=noise) for _ in range(draws))
+            values[part] = (total / draws).cpu().numpy()
+            if progress:
+                progress(len(x))
     model.train(was_training)
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values))

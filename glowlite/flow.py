@@ -48,10 +48,12 @@ class Flow(nn.ModuleList):
 
     `fast` says whether steps of flow may be run by `fused`, which computes the same in fewer
     passes (no forward-mode differentiation there), or layer by layer as they are written.
+    `kept` is where it keeps what it makes of the weights, while the model is `frozen`.
     """
 
     memory: str = "default"
     fast: bool = True
+    kept: dict[Any, Any] | None = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, …) -> z, and the sum of the log-dets, (N,) float64."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -500,12 +501,8 @@ def _touched(m: nn.Module) -> bool:
     return bool(m._forward_hooks or m._forward_pre_hooks or "forward" in own or "inverse" in own)
 
 
-def _kind(coupling: Coupling, keep: tuple[bool, bool] = (False, False)) -> Kind:
-    return Kind(
-        scale=getattr(coupling, "scale", None),
-        net_dtype=coupling.net_dtype,
-        keep=keep,
-    )
+def _kind(coupling: Coupling) -> Kind:
+    return Kind(getattr(coupling, "scale", None), coupling.net_dtype, keep=KEPT["checkpoint"])
 
 
 def _parameters(steps: Sequence[Step]) -> tuple[list[Parameters], Tensor]:
@@ -522,38 +519,65 @@ def _place(steps: Sequence[Step], z: Tensor) -> Tensor:
     return place(z.shape[1:3], conv.weight.shape[1], conv.edge is not None, z)
 
 
-def run(steps: Sequence[Step], x: Tensor, memory: str) -> tuple[Tensor, Tensor]:
+class Ready:
+    """What the steps of a level need of their parameters, for images of one size."""
+
+    def __init__(self, steps: Sequence[Step], z: Tensor) -> None:
+        self.kind, self.place = _kind(steps[0].coupling), _place(steps, z)
+        self.parameters, self.log_det = _parameters(steps)
+
+    @cached_property
+    def weights(self) -> list[Weights]:
+        """Of each step."""
+        return [ready(p, self.place, self.kind.net_dtype) for p in self.parameters]
+
+    @cached_property
+    def inverses(self) -> Tensor:
+        """A⁻¹ of each step: (K, C, C) float64."""
+        return torch.linalg.inv(torch.stack([p.A for p in self.parameters]).double())
+
+
+Kept = dict[Any, Ready]
+"""What `FlowModel.frozen` keeps from call to call, for each kind of image and dtype of the nets."""
+
+
+def _ready(steps: Sequence[Step], z: Tensor, kept: Kept | None) -> Ready:
+    if kept is None or torch.is_grad_enabled():
+        return Ready(steps, z)
+    key = z.shape[1:], z.dtype, z.device, steps[0].coupling.net_dtype
+    if key not in kept:
+        kept[key] = Ready(steps, z)
+    return kept[key]
+
+
+def run(
+    steps: Sequence[Step], x: Tensor, memory: str, kept: Kept | None = None
+) -> tuple[Tensor, Tensor]:
     """What `Flow(steps)` computes: (N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
-    keep = KEPT["checkpoint"]
-    if torch.is_grad_enabled():
-        keep = KEPT.get(memory, keep)
-    kind = _kind(steps[0].coupling, keep)
-    each, log_det = _parameters(steps)
     z = x.permute(0, 2, 3, 1).contiguous()
-    where = _place(steps, z)
-    total = same_for_all(math.prod(x.shape[2:]) * log_det, x)
+    level = _ready(steps, z, kept)
+    kind, where = level.kind, level.place
+    total = same_for_all(math.prod(x.shape[2:]) * level.log_det, x)
     if not torch.is_grad_enabled():
-        for p in each:
-            z, logdet, _ = forward(z, ready(p, where, kind.net_dtype), kind, where)
+        for w in level.weights:
+            z, logdet, _ = forward(z, w, kind, where)
             total = total + logdet
     elif memory == "reversible":
-        z, logdet = _Reversible.apply(kind, where, z, *(value for p in each for value in p))
+        flat = [value for p in level.parameters for value in p]
+        z, logdet = _Reversible.apply(kind, where, z, *flat)
         total = total + logdet
     else:
-        for p in each:
+        kind = kind._replace(keep=KEPT[memory])
+        for p in level.parameters:
             z, logdet, *_ = _Step.apply(kind, where, z, *p)
             total = total + logdet
     return z.permute(0, 3, 1, 2), total
 
 
-def run_back(steps: Sequence[Step], y: Tensor) -> Tensor:
+def run_back(steps: Sequence[Step], y: Tensor, kept: Kept | None = None) -> Tensor:
     """What `Flow(steps).inverse` computes: (N, C, H, W) -> (N, C, H, W)."""
-    kind = _kind(steps[0].coupling)
-    each, _ = _parameters(steps)
     z = y.permute(0, 2, 3, 1).contiguous()
-    where = _place(steps, z)
-    inverses = torch.linalg.inv(torch.stack([p.A for p in each]).double())
-    for p, A_inv in zip(reversed(each), reversed(inverses), strict=True):
-        w = ready(p, where, kind.net_dtype)
-        z, _ = inverse(z, w, kind, where, A_inv)
+    level = _ready(steps, z, kept)
+    for w, A_inv in zip(reversed(level.weights), reversed(level.inverses), strict=True):
+        z, _ = inverse(z, w, level.kind, level.place, A_inv)
     return z.permute(0, 3, 1, 2)

@@ -111,13 +111,13 @@ class Level(nn.Module):
         """(N, C, H, W) -> (N, 4C, H/2, W/2), log-det (N,) float64."""
         h, _ = self.squeeze(x)
         if self.steps.fast and fused.fits(self.steps):
-            return fused.run(self.steps, h, self.steps.memory)
+            return fused.run(self.steps, h, self.steps.memory, self.steps.kept)
         return self.steps(h)
 
     def inverse(self, y: Tensor) -> Tensor:
         """(N, 4C, H/2, W/2) -> (N, C, H, W)."""
         if self.steps.fast and fused.fits(self.steps):
-            return self.squeeze.inverse(fused.run_back(self.steps, y))
+            return self.squeeze.inverse(fused.run_back(self.steps, y, self.steps.kept))
         return self.squeeze.inverse(self.steps.inverse(y))
 
 

@@ -298,3 +298,58 @@ def test_channels_last_weights_and_images_change_nothing():
     model.to(memory_format=torch.channels_last)
     x = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     assert largest_gap(everything(model, x), expected) < 1e-13
+
+
+# -- frozen ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS[::11], ids=name)
+def test_frozen_the_same_numbers_and_the_weights_made_ready_once(kind, monkeypatch):
+    model, x = make(**kind)
+    with torch.no_grad():
+        expected = *model(x), model.inverse(model(x)[0])
+    made = []
+    ready = fused.ready
+    monkeypatch.setattr(fused, "ready", lambda *args: made.append(1) or ready(*args))
+    with torch.no_grad(), model.frozen(), model.frozen():
+        for _ in range(3):
+            z, logdet = model(x)
+            found = z, logdet, model.inverse(z)
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert len(made) == 2 * 3  # levels, steps
+
+
+def test_frozen_ends_with_its_block_and_leaves_gradients_alone():
+    model, x = make()
+    with model.frozen():
+        with torch.no_grad():
+            before = model.log_prob(x)
+        expected = everything(model, x)
+    assert largest_gap(everything(model, x), expected) == 0
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.01
+        assert not torch.isclose(model.log_prob(x), before).any()
+
+
+def test_frozen_reads_each_dtype_anew():
+    model, x = make(dtype=torch.float32)
+    with torch.no_grad(), model.frozen():
+        narrow = model.log_prob(x)
+        model.set_net_dtype(torch.bfloat16)
+        assert not torch.equal(model.log_prob(x), narrow)
+        model.set_net_dtype(None)
+        assert torch.equal(model.log_prob(x), narrow)
+
+
+def test_frozen_says_when_a_weight_was_changed():
+    model, x = make()
+    with pytest.raises(RuntimeError, match="changed inside `frozen`"), torch.no_grad():
+        with model.frozen():
+            model.log_prob(x)
+            next(model.parameters()).mul_(2)
+    with pytest.raises(ValueError, match="images|shape"), model.frozen():  # the first error stays
+        with torch.no_grad():
+            next(model.parameters()).mul_(2)
+        model.log_prob(x[:, :, 1:])
+    assert all(m.kept is None for m in model.modules() if isinstance(m, glowlite.flow.Flow))
