@@ -9,7 +9,9 @@ two to rounding:
   Both are done where the channels are few.  What the first convolution adds to a pixel, its bias
   and what edge padding says, is in the product: a row also tells where its pixel lies (`place`).
 - Actnorm and the 1×1 convolution of a step are one affine map; a level builds all of its maps at
-  once, in float64.  The actnorms inside a net are folded into the weights around them.
+  once, in float64, and applies them in float64.  Rounded to float32, a map would be off by the same
+  at every pixel, and that adds up to most of the error of a deep model's log-det; channels are so
+  few that it costs nothing.  The actnorms inside a net are folded into the weights around them.
 - The backward pass of a step is written out.  y_b = x_b, and y_a gives x_a's part of the gradient,
   so beside its input and scale a step keeps the two hidden layers of its net, or one of them, or
   none: those are the memory modes "default", "half" and "checkpoint".  What was not kept is
@@ -115,8 +117,9 @@ class Parameters(NamedTuple):
 class Weights(NamedTuple):
     """The same as matrices: A, c, then the net's W₁ W₂ b₂ W₃ and what it adds to each pixel.
 
-    A (C, C), c (C,); W₁ (width, 9·C/2 + E), its last E columns for `place`; W₂ (width, width);
-    W₃ (9·c_out, width), its taps mirrored as `fold` wants them, and zeros; b₃ (h, w, c_out).
+    A (C, C) and c (C,) in float64; W₁ (width, 9·C/2 + E), its last E columns for `place`;
+    W₂ (width, width); W₃ (9·c_out, width), its taps mirrored as `fold` wants them, and zeros;
+    b₃ (h, w, c_out).
     """
 
     A: Tensor
@@ -306,7 +309,7 @@ def net(x_b: Tensor, w: Weights, kind: Kind, place: Tensor) -> Told:
 
 def forward(z: Tensor, w: Weights, kind: Kind, place: Tensor) -> tuple[Tensor, Tensor, Told]:
     """z -> y, the coupling's log-det (N,) float64, and what the net said."""
-    x_a, x_b = F.linear(z + w.c, w.A).chunk(2, 3)
+    x_a, x_b = F.linear(z + w.c, w.A).to(z.dtype).chunk(2, 3)
     told = net(x_b, w, kind, place)
     y_a = told.s * (x_a + told.t) if kind.scale == "sigmoid" else told.s * x_a + told.t
     if kind.scale is None:
@@ -317,7 +320,7 @@ def forward(z: Tensor, w: Weights, kind: Kind, place: Tensor) -> tuple[Tensor, T
 
 
 def inverse(y: Tensor, w: Weights, kind: Kind, place: Tensor, A_inv: Tensor) -> tuple[Tensor, Told]:
-    """y -> z, with A⁻¹ in float64, in which it is applied; and what the net said."""
+    """y -> z, with A⁻¹ in float64; and what the net said."""
     y_a, x_b = y.chunk(2, 3)
     told = net(x_b, w, kind, place)
     x_a = y_a / told.s - told.t if kind.scale == "sigmoid" else (y_a - told.t) / told.s
@@ -356,10 +359,11 @@ def backward(
         w, h1, h2,
     )  # fmt: skip
     gcols = gcols.reshape(*y.shape[:3], -1).to(y.dtype)
-    gx = torch.cat([gx_a, gy_b + fold(gcols, gy_b.shape[3])], 3)
+    gx = torch.cat([gx_a, gy_b + fold(gcols, gy_b.shape[3])], 3).double()
     gA = gx.reshape(-1, gx.shape[3]).T @ (z + w.c).reshape(-1, z.shape[3])
     gz = gx @ w.A
-    return gz, Weights(gA, gz.sum((0, 1, 2)), gW1, gW2, gb2, gW3, b3=gout.sum(0))
+    gc = gz.sum((0, 1, 2))
+    return gz.to(z.dtype), Weights(gA, gc, gW1, gW2, gb2, gW3, b3=gout.sum(0))
 
 
 def _net_backward(
@@ -463,7 +467,7 @@ class _Reversible(torch.autograd.Function):
         kind = ctx.kind._replace(keep=KEPT["default"])  # of one step at a time
         for p in reversed(_each(flat)):
             w = ready(p, place, kind.net_dtype)
-            A_inv = torch.linalg.inv_ex(w.A.double()).inverse  # does not wait for a GPU
+            A_inv = torch.linalg.inv_ex(w.A).inverse  # does not wait for a GPU
             z, (s, t, _, h1, h2) = inverse(y, w, kind, place, A_inv)
             gy, gw = backward(z, y, w, kind, place, gy, glogdet, s, t, h1, h2)
             y, found = z, [*ready_backward(p, place, w, gw), *found]
@@ -507,9 +511,8 @@ def _kind(coupling: Coupling) -> Kind:
 
 def _parameters(steps: Sequence[Step]) -> tuple[list[Parameters], Tensor]:
     """Those of each step, and Σ log|det A|."""
-    dtype = steps[0].actnorm.b.dtype
     A, c, log_det = affine_maps(steps)
-    maps = zip(steps, A.to(dtype).unbind(), c.to(dtype).unbind(), strict=True)
+    maps = zip(steps, A.unbind(), c.unbind(), strict=True)
     return [Parameters(A_k, c_k, *parameters(s.coupling.net)) for s, A_k, c_k in maps], log_det
 
 
@@ -534,7 +537,7 @@ class Ready:
     @cached_property
     def inverses(self) -> Tensor:
         """A⁻¹ of each step: (K, C, C) float64."""
-        return torch.linalg.inv(torch.stack([p.A for p in self.parameters]).double())
+        return torch.linalg.inv(torch.stack([p.A for p in self.parameters]))
 
 
 Kept = dict[Any, Ready]
