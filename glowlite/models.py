@@ -15,8 +15,6 @@ _MODELS = {
     "nice": ("glowlite.nice", "NICE", "NICEConfig"),
 }
 
-MODELS = tuple(_MODELS)
-
 
 def build(description: Mapping[str, Any]) -> FlowModel:
     """The model, with its initial weights, from {"model": "glow" | "realnvp" | "nice", options}.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def is_torch(obj: object) -> bool:
     return torch is not None and isinstance(obj, (torch.Tensor, torch.nn.Module))
 
 
-def tensor_to_array(x) -> np.ndarray:
+def tensor_to_array(x: Any) -> np.ndarray:
     """A tensor as an array; of rank 4, (N, C, H, W) becomes (N, H, W, C)."""
     a = x.detach().cpu().numpy()
     return np.ascontiguousarray(np.moveaxis(a, 1, -1)) if a.ndim == 4 else a
@@ -68,7 +69,7 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
         getattr(f, "__self__", f).cpu().double()
         return f
 
-    def _back(self, y: np.ndarray):
+    def _back(self, y: np.ndarray) -> Any:
         """inverse(y) as an array."""
         try:
             return self._from(self._inverse(self._to(y)))
@@ -85,7 +86,7 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
     def _from(self, t):
         return tensor_to_array(t) if isinstance(t, self._torch.Tensor) else t
 
-    def forward(self, x: np.ndarray):
+    def forward(self, x: np.ndarray) -> Any:
         """(y, logdet) as arrays; anything unexpected is handed on for check to complain about."""
         inside = self._to(x)
         before = inside.clone()

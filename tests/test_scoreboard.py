@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,6 @@ from mutants import RIGHT, Wrong
 
 import reference
 from reference.__main__ import HEAD, cases, main
-
-ROOM = Path(reference.__file__).parent
 
 
 def few(seed):

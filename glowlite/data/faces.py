@@ -24,27 +24,25 @@ import numpy as np
 
 from ._face import paint_faces
 
-# Name, CelebA's name for it, and how often it is true.
+# CelebA's names, in small letters, and how often each is true.
 _TABLE = (
-    ("eyeglasses", "Eyeglasses", 0.35),
-    ("wearing_hat", "Wearing_Hat", 0.30),
-    ("bangs", "Bangs", 0.40),
-    ("wavy_hair", "Wavy_Hair", 0.50),
-    ("pointy_nose", "Pointy_Nose", 0.50),
-    ("mustache", "Mustache", 0.25),
-    ("oval_face", "Oval_Face", 0.50),
-    ("smiling", "Smiling", 0.50),
-    ("pale_skin", "Pale_Skin", 0.50),
-    ("blond_hair", "Blond_Hair", 0.35),
-    ("narrow_eyes", "Narrow_Eyes", 0.40),
-    ("young", "Young", 0.60),
-    ("male", "Male", 0.50),
+    ("eyeglasses", 0.35),
+    ("wearing_hat", 0.30),
+    ("bangs", 0.40),
+    ("wavy_hair", 0.50),
+    ("pointy_nose", 0.50),
+    ("mustache", 0.25),
+    ("oval_face", 0.50),
+    ("smiling", 0.50),
+    ("pale_skin", 0.50),
+    ("blond_hair", 0.35),
+    ("narrow_eyes", 0.40),
+    ("young", 0.60),
+    ("male", 0.50),
 )
 ATTRIBUTES: tuple[str, ...] = tuple(row[0] for row in _TABLE)
-#: The same attributes by the names in CelebA's `list_attr_celeba.txt`, in the same order.
-CELEBA_NAMES: tuple[str, ...] = tuple(row[1] for row in _TABLE)
 #: P(attribute = True). The thirteen are independent of one another and of all chance.
-PROBABILITIES: tuple[float, ...] = tuple(row[2] for row in _TABLE)
+PROBABILITIES: tuple[float, ...] = tuple(row[1] for row in _TABLE)
 
 #: What varies besides the attributes: one number in [0, 1) each.
 CHANCE: tuple[str, ...] = (
