@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +30,19 @@ def test_every_dependency_is_pinned_within_its_range():
     for requirement in direct_requirements():
         version = pinned[canonicalize_name(requirement.name)]
         assert version in requirement.specifier, f"{requirement} but constraints.txt has {version}"
+
+
+def test_every_pinned_version_takes_every_python_that_is_claimed():
+    """Debian 12 has Python 3.11.2: a pin that asks for 3.11.5 stops `make env` there."""
+    claimed = [f"3.{minor}.0" for minor in range(9, 20)]
+    claimed = list(SpecifierSet(PROJECT["requires-python"]).filter(claimed))
+    assert claimed[0] == "3.11.0"
+    for name in pins():
+        try:
+            wanted = metadata.metadata(name)["Requires-Python"] or ""
+        except metadata.PackageNotFoundError:  # of an extra that the tests do without
+            continue
+        assert list(SpecifierSet(wanted).filter(claimed)) == claimed, f"{name} needs {wanted}"
 
 
 def test_conda_installs_the_same_python_extras_and_constraints():
