@@ -188,6 +188,7 @@ class RealNVP(MultiScale):
     couplings and no squeeze. All priors are N(0, 1), as in the paper. Differs from it: see
     `ResidualNet`; and there is no batch normalisation between couplings.
 
+    forward, inverse, log-det, initial: the composition, see `MultiScale` and `MaskedCoupling`.
     Contract, options and memory modes as `Glow`: `RealNVP(shape=(3, 32, 32), …)`.
     """
 

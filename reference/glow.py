@@ -155,7 +155,10 @@ class MultiScale:
 
 
 class Glow(MultiScale):
-    """The model of the paper: L levels of squeeze and K steps, then split (Glow fig. 2b)."""
+    """L levels of squeeze, K steps of flow and split (slides "Architecture"; Glow fig. 2b).
+
+    forward, inverse, log-det, initial: the composition, see `MultiScale` and `Step`.
+    """
 
     @classmethod
     def random(

@@ -119,6 +119,8 @@ class RealNVP(MultiScale):
 
     Half of the channels leaves after each level but the last, which has four checkerboard
     couplings and no squeeze. All priors are N(0, 1).
+
+    forward, inverse, log-det, initial: the composition, see `MultiScale` and `MaskedCoupling`.
     """
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 import glowlite
+import reference
 from glowlite import coupling, flow, glow, network, nice, realnvp, split
 from glowlite._tensors import per_example
 from glowlite.likelihood import gaussian_log_prob
@@ -349,6 +351,24 @@ def test_a_net_in_bfloat16_leaves_the_flow_in_float32():
     torch.testing.assert_close(layer.inverse(y16), x, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", [glowlite.ActNorm, glowlite.Conv1x1, glowlite.Conv1x1LU])
+def test_float32_layers_account_and_solve_in_float64(kind):
+    """det W = 10⁻⁶², which float32 cannot hold; its logarithm and the inverse lose nothing."""
+    torch.manual_seed(0)
+    layer = kind(48)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p += 0.01 * torch.randn(p.shape, generator=generator())
+        if kind is glowlite.Conv1x1:
+            layer.W *= 0.05
+    exact = copy.deepcopy(layer).double()
+    x = torch.randn(2, 48, 3, 5, generator=generator(1))
+    y, logdet = layer(x)
+    assert logdet.isfinite().all() and torch.equal(logdet, exact(x.double())[1])
+    if kind is not glowlite.ActNorm:
+        assert torch.equal(layer.inverse(y), exact.inverse(y.double()).float())
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -367,6 +387,15 @@ def test_a_net_in_bfloat16_leaves_the_flow_in_float32():
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_every_layer_states_its_four_formulas():
+    for package in (glowlite, reference):
+        for name in set(dir(package)) - {"Layer", "FlowModel", "from_torch"}:
+            layer = getattr(package, name)
+            if isinstance(layer, type) and hasattr(layer, "forward") and hasattr(layer, "inverse"):
+                for word in ("forward", "inverse", "log-det", "initial"):
+                    assert word in layer.__doc__, f"{package.__name__}.{name}: {word}?"
 
 
 def test_reference_says_what_it_lacks():
