@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import glowlite
-from glowlite import likelihood
+from glowlite import glow, likelihood
 from glowlite.models import build, describe
 
 GLOW = {"model": "glow", "shape": (3, 4, 8), "levels": 2, "depth": 2, "width": 6}
@@ -249,6 +249,92 @@ def test_dequantisation_fills_the_cells_and_nothing_else(n_bits):
         assert torch.equal(likelihood.to_images(x, n_bits), images >> shift << shift)
 
 
+@pytest.mark.parametrize("n_bits", [5, 8])
+def test_fresh_noise_is_uniform_in_its_cell(n_bits):
+    images = torch.randint(
+        0, 256, (4, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    x = likelihood.dequantize(images, n_bits, torch.Generator().manual_seed(1))
+    u = (x.double() + 0.5) * 2**n_bits - likelihood.quantize(images, n_bits)
+    assert 0 <= u.min() < 0.001 and 0.999 < u.max() < 1
+    assert u.mean().item() == pytest.approx(1 / 2, abs=0.01)
+    assert u.var().item() == pytest.approx(1 / 12, abs=0.002)
+    assert len(u.unique()) > 10_000, "fine, not a few levels"
+
+
+@pytest.mark.parametrize("n_bits", [1, 5, 8])
+def test_what_is_outside_the_range_is_shown_as_black_or_white(n_bits):
+    x = torch.tensor([-9.0, -0.6, -0.5, 0.4999, 0.5, 9.0, math.inf])
+    white = 256 - 2 ** (8 - n_bits)
+    shown = likelihood.to_images(x, n_bits)
+    assert shown.tolist() == [0, 0, 0, white, white, white, white]
+
+
+@pytest.mark.parametrize("permutation", glow.PERMUTATIONS)
+@pytest.mark.parametrize("coupling", ["sigmoid", "exp", None])
+def test_options_reach_every_step_of_every_level(permutation, coupling):
+    """Code has been published whose last level ignored them."""
+    chosen = {"coupling": "affine", "scale": coupling} if coupling else {"coupling": "additive"}
+    layer = glowlite.AffineCoupling if coupling else glowlite.AdditiveCoupling
+    kind = {"lu": glowlite.Conv1x1LU, "plain": glowlite.Conv1x1}.get(
+        permutation, glowlite.Permutation
+    )
+    for padding, net_actnorm in (("edge", True), ("zero", False)):
+        more = {"padding": padding, "net_actnorm": net_actnorm, "permutation": permutation}
+        model = build({**GLOW, "shape": (3, 8, 16), "levels": 3, **chosen, **more})
+        steps = [level.steps for level in model.levels]
+        assert [len(level) for level in steps] == [2, 2, 2]
+        for step in (step for level in steps for step in level):
+            assert type(step.permutation) is kind and type(step.coupling) is layer
+            assert getattr(step.coupling, "scale", None) == coupling
+            net, c = step.coupling.net, step.actnorm.b.numel()
+            assert (net.conv1.edge is None) == (net.conv3.conv.edge is None) == (padding == "zero")
+            assert (net.norm1 is None) == (net.norm2 is None) == (not net_actnorm)
+            if permutation == "reverse":
+                assert step.permutation.indices.tolist() == [*range(c - 1, -1, -1)]
+        for split in model.splits:
+            assert (split.prior.conv.edge is None) == (padding == "zero")
+
+
+def test_the_defaults_are_the_authors():
+    config = glowlite.GlowConfig(shape=(3, 32, 32))
+    assert (config.levels, config.depth, config.width, config.n_bits) == (3, 32, 512, 8)
+    assert (config.coupling, config.scale, config.permutation) == ("affine", "sigmoid", "lu")
+    assert config.learn_top and config.learn_split_prior and config.net_actnorm
+    assert config.padding == "edge"
+
+
+def test_realnvp_is_that_of_the_paper():
+    """Three couplings by board, squeeze, three by channel; at the last level four by board."""
+    model = build({**MODELS["realnvp"], "blocks": 0})
+    first, last = map(list, model.levels)
+    assert first.pop(0).alpha == 0.05
+    assert first.pop(3).order == "realnvp"
+
+    def board(h, w):
+        return ((torch.arange(h)[:, None] + torch.arange(w)) % 2 == 0)[None]
+
+    black, kept = board(4, 6), torch.arange(12)[:, None, None] < 6
+    masks = [black, ~black, black, kept, ~kept, kept]
+    assert all(torch.equal(a.mask.bool(), b) for a, b in zip(first, masks, strict=True))
+    black = board(2, 3)
+    masks = [black, ~black, black, ~black]
+    assert all(torch.equal(a.mask.bool(), b) for a, b in zip(last, masks, strict=True))
+
+
+def test_nice_leaves_no_number_alone():
+    """Even components first, then odd; after two couplings nothing is a mere copy of an input."""
+    model = make({**MODELS["nice"], "couplings": 2})
+    x = model.dequantize(some_images(model, 1))
+    flat = x.permute(0, 2, 3, 1).flatten()
+    ordered = model.flow[1](model.flow[0](x)[0])[0].flatten()
+    assert torch.equal(ordered, torch.cat([flat[0::2], flat[1::2]]))
+    J = torch.func.jacrev(lambda v: model(v)[0][0])(x).reshape(36, 36)
+    assert ((J.abs() > 1e-9).sum(1) > 1).all()
+    hidden = build({**MODELS["nice"], "width": 100}).flow[2].net.hidden
+    assert hidden[1].weight.std().item() == pytest.approx(math.sqrt(2 / 100), rel=0.03)
+
+
 # -- classes ----------------------------------------------------------------------------------
 
 
@@ -285,6 +371,8 @@ def test_the_classification_loss_is_weighted_and_in_bits():
     plain = model.bits_per_dim(images, classes, generator=g.manual_seed(2))
     torch.testing.assert_close(parts["bits_per_dim"], plain.detach())
     torch.testing.assert_close(loss, plain.mean() + 0.5 * bits.mean())
+    right = model.classify(x).argmax(1) == classes
+    assert torch.equal(parts["correct"], right.float())
 
 
 # -- parameters -------------------------------------------------------------------------------
@@ -432,6 +520,10 @@ def test_wrong_images_are_named():
         model.decode([torch.zeros(1, 6, 2, 4)])
     with pytest.raises(ValueError, match="temperature -1"):
         model.sample(1, temperature=-1)
+    with pytest.raises(ValueError, match="n is 0"):
+        model.sample(0)
+    with pytest.raises(ValueError, match="dims is 0"):
+        likelihood.bits_per_dim(torch.zeros(1), 0, 8)
     with pytest.raises(ValueError, match="the inverse has exploded"):
         model.to_images(torch.full((1, 3, 4, 8), math.nan))
     with pytest.raises(ValueError, match="n_classes is 0"):

@@ -199,7 +199,59 @@ def test_the_sum_of_the_parts_is_the_whole(rng):
             y, logdet = model.splits[0].forward(h)
             h, total = y[..., :6], total + logdet
     total = total + model.top.forward(h)[1]
-    np.testing.assert_allclose(model.forward(x)[1], total, rtol=1e-13)
+    z, logdet = model.forward(x)
+    np.testing.assert_allclose(logdet, total, rtol=1e-13)
+    np.testing.assert_allclose(model.log_prob(x), norm.logpdf(z).sum(axis=1) + total, rtol=1e-12)
+
+
+def test_glow_is_that_of_the_paper(rng):
+    """L levels of squeeze and K steps; a step is actnorm, permutation, coupling."""
+    model = ref.Glow.random((8, 16, 3), levels=3, depth=2, width=4, rng=rng, permutation="reverse")
+    for level in model.levels:
+        squeeze, *steps = level.layers
+        assert squeeze.order == "glow" and len(steps) == 2
+        for step in steps:
+            kinds = [type(layer) for layer in step.layers]
+            assert kinds == [ref.ActNorm, ref.Permutation, ref.AffineCoupling]
+            c = len(step.layers[0].s)
+            assert step.layers[1].indices.tolist() == [*range(c - 1, -1, -1)]
+
+
+def test_realnvp_is_that_of_the_paper(rng):
+    """Three couplings by board, squeeze, three by channel; at the last level four by board."""
+    model = ref.RealNVP.random((4, 6, 2), 2, 3, rng, logit=True)
+    first, last = (list(level.layers) for level in model.levels)
+    assert isinstance(first.pop(0), ref.Logit)
+    assert first.pop(3).order == "realnvp"
+
+    def board(h, w):
+        return (np.add.outer(np.arange(h), np.arange(w)) % 2 == 0)[..., None]
+
+    black, kept = board(4, 6), np.arange(8)[None, None] < 4
+    masks = [black, ~black, black, kept, ~kept, kept]
+    assert all(np.array_equal(a.mask, b) for a, b in zip(first, masks, strict=True))
+    black = board(2, 3)
+    masks = [black, ~black, black, ~black]
+    assert all(np.array_equal(a.mask, b) for a, b in zip(last, masks, strict=True))
+
+
+def test_logit_by_hand():
+    x = np.array([[[[-0.5, 0.0, 0.5]]]])
+    y, logdet = ref.Logit().forward(x)  # p = 0.05, ½, 0.95, and dp/dx = 0.9
+    assert y.ravel() == pytest.approx([-np.log(19), 0, np.log(19)])
+    assert logdet == pytest.approx([3 * np.log(0.9) - 2 * np.log(0.05 * 0.95) - np.log(0.25)])
+
+
+def test_nice_leaves_no_number_alone(rng):
+    """Even components first, then odd; after two couplings nothing is a mere copy of an input."""
+    model, x = ref.NICE.random((2, 3, 2), 5, rng, couplings=2), rng.standard_normal((1, 2, 3, 2))
+    ordered, _ = ref.Flow(model.layers[:2]).forward(x)
+    assert np.array_equal(ordered.ravel(), np.concatenate([x.ravel()[0::2], x.ravel()[1::2]]))
+    J = ref.jacobian(ref.Flow(model.layers[:-1]).forward, x).value
+    assert ((np.abs(J) > 1e-9).sum(axis=1) > 1).all()
+    z, logdet = model.forward(x)
+    direct = norm.logpdf(z).sum(axis=(1, 2, 3)) + logdet
+    np.testing.assert_allclose(model.log_prob(x), direct, rtol=1e-12)
 
 
 @pytest.mark.parametrize("n_bits", [1, 5, 8])
@@ -218,9 +270,17 @@ def test_dequantisation_noise_fills_the_cell_without_gap(rng):
         assert 0 <= cell.min() < 0.01 and 0.99 < cell.max() < 1
 
 
+@pytest.mark.parametrize("n_bits", [1, 5, 8])
+def test_what_is_outside_the_range_is_shown_as_black_or_white(n_bits):
+    x = np.array([-9.0, -0.6, -0.5, 0.4999, 0.5, 9.0, np.inf])
+    white = 256 - 2 ** (8 - n_bits)
+    assert ref.to_images(x, n_bits).tolist() == [0, 0, 0, white, white, white, white]
+
+
 # --- bad input -----------------------------------------------------------------------------
 
-X = np.random.default_rng(0).standard_normal((2, 4, 6, 4))
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((2, 4, 6, 4))
 NET = ref.CouplingNet.random(2, 4, 4, np.random.default_rng(0))
 LU = np.eye(2), np.eye(2), np.ones(2)
 GLOW = ref.Glow.random((4, 6, 1), 1, 1, 2, np.random.default_rng(0))
@@ -242,6 +302,7 @@ PICTURES = np.zeros((2, 4, 6, 1), dtype=np.uint8)
         (lambda: ref.ActNorm(np.ones(3), np.ones(2)), ValueError, r"b has shape \(2,\).*\(3\)"),
         (lambda: ref.ActNorm(np.ones(3), np.ones(3)).forward(X), ValueError, "x has shape"),
         (lambda: ref.Conv1x1(np.ones((3, 3))), ValueError, "W is singular"),
+        (lambda: ref.Conv1x1(np.diag([1.0, 1e-17])), ValueError, "W is singular.*1.0e.17"),
         (lambda: ref.Conv1x1(np.ones((3, 2))), ValueError, "square"),
         (lambda: ref.Conv1x1LU.from_matrix(np.ones((3, 3))), ValueError, "singular"),
         (lambda: ref.Conv1x1(np.eye(3, dtype=np.float32)), TypeError, "W has dtype float32"),
@@ -265,9 +326,19 @@ PICTURES = np.zeros((2, 4, 6, 1), dtype=np.uint8)
         (lambda: ref.AdditiveCoupling(NET).forward(X), ValueError, "net gave shape"),
         (lambda: ref.MaskedCoupling(np.array([0.5]), NET), ValueError, "mask has values"),
         (lambda: ref.Logit().forward(X), ValueError, "accepted: −½ to ½"),
+        (lambda: ref.Logit().forward(np.full((1, 1, 1, 1), 0.51)), ValueError, "x reaches 0.51"),
+        (lambda: ref.Logit(0.0), ValueError, "alpha is 0.0"),
+        (lambda: ref.Logit(0.5), ValueError, "alpha is 0.5"),
+        (lambda: ref.RealNVP.random((6, 8, 1), 3, 2, RNG), ValueError, "6×8 pixels"),
+        (lambda: ref.Glow.random((4, 6, 1), 2, 1, 2, RNG), ValueError, "4×6 pixels.*of 4"),
+        (lambda: GLOW.sample(1, RNG, temperature=-0.1), ValueError, "temperature -0.1"),
+        (lambda: ref.conv2d(X, np.ones((3, 2, 4, 1))), ValueError, "kernel is 3×2"),
+        (lambda: ref.ActNorm(np.ones(2), np.ones(2)).s.fill(0), ValueError, "read-only"),
         (lambda: ref.Flow([ref.Squeeze(), "x"]), TypeError, r"layers\[1\] is a str"),
         (lambda: ref.quantize(X, 8), TypeError, "accepted: uint8"),
         (lambda: ref.bits_per_dim(np.zeros(1), 3, 9), ValueError, "n_bits is 9"),
+        (lambda: ref.bits_per_dim(np.zeros(1), 3, 0), ValueError, "n_bits is 0"),
+        (lambda: ref.bits_per_dim(np.zeros(1), 0, 8), ValueError, "dims is 0"),
     ],
 )
 def test_bad_input_is_named(call, error, words):

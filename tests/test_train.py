@@ -486,6 +486,18 @@ def test_the_learning_rate_is_multiplied_once(tmp_path):
     assert rates == pytest.approx([3e-3 * f for f in (0.25, 0.5, 0.75, 1, 1, 1)])
 
 
+def test_each_step_has_noise_of_its_own_uniform_in_the_cell(tmp_path):
+    run = begin(tmp_path / "a")
+    batches = Batches(TRAIN, run.config, World("cpu"))
+    noise = []
+    for run.step in (3, 4, 3):
+        noise.append(training.inputs(run, batches, World("cpu"))[2])
+    assert torch.equal(noise[0], noise[2]) and not torch.equal(noise[0], noise[1])
+    for u in noise:
+        assert 0 <= u.min() < 0.001 and 0.999 < u.max() < 1
+        assert u.var().item() == pytest.approx(1 / 12, rel=0.03)
+
+
 def test_gradients_are_clipped_to_the_norm(tmp_path):
     run = begin(tmp_path / "a", clip=0.01, epochs=0.5)
     norms = []
