@@ -287,7 +287,7 @@ def independent(subject, x, y, logdet, ledger) -> None:
     ledger.ok("examples apart", "nothing of one example depends on the others in the batch")
 
 
-def shape_of_logdet(logdet, y, x, ledger):
+def shape_of_logdet(logdet, x, ledger):
     """(N,) or a line that explains which axes were summed and which should have been."""
     n = len(x)
     if logdet.shape == (n,):

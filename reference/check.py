@@ -111,7 +111,7 @@ def _run(subject: Subject, x: np.ndarray, ledger: Ledger, max_dim: int) -> None:
     x, y, logdet, batched = examples(subject, x, y, logdet, ledger)
     if batched:
         independent(subject, x, y, logdet, ledger)
-    logdet, shaped = shape_of_logdet(logdet, y, x, ledger)
+    logdet, shaped = shape_of_logdet(logdet, x, ledger)
     double_precision(x, y, ledger)
     x, jacobians = _measure(subject, x, ledger, max_dim)
     y, again = answer(subject, x, ledger)

@@ -65,7 +65,7 @@ def offences(path: Path, exercises: dict | None = None) -> list[str]:
     if book.nbformat != 4 or book.nbformat_minor < 5:
         return ["not nbformat 4.5 or later"]
     found = list(_whole(path, book))
-    found += _head(path, book)
+    found += _head(book)
     found += _headings(book)
     found += _exercises(path, book, exercises)
     number, last_image = 0, False
@@ -101,7 +101,7 @@ def _prose(text: str) -> list[str]:
     return re.findall(r"\w[\w'’\-]*", re.sub(r"<[^>]+>|\]\([^)]*\)", " ", text))
 
 
-def _head(path: Path, book: NotebookNode):
+def _head(book: NotebookNode):
     first = book.cells[0] if book.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
         yield "the first cell must be Markdown and start with the title, '# …'"

@@ -556,7 +556,7 @@ FLOW_BODIES = (
 )  # fmt: skip
 
 
-def _compose(layer: str, bodies, factors) -> list[tuple[str, str, str]]:
+def _compose(bodies, factors) -> list[tuple[str, str, str]]:
     """(formula, name, reason) for every pair of a factor and a body, and its negative."""
     found = []
     for sign in ("", "-"):
@@ -577,18 +577,18 @@ def _compose(layer: str, bodies, factors) -> list[tuple[str, str, str]]:
 def wrong_formulas(layer: str) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """Values (formula, point) and (short name, reason) of each, the simplest reason first."""
     if layer == "actnorm":
-        found = _compose(layer, SCALE_BODIES, PIXEL_FACTORS)
+        found = _compose(SCALE_BODIES, PIXEL_FACTORS)
     elif layer == "conv1x1":
-        found = _compose(layer, MATRIX_BODIES, PIXEL_FACTORS)
+        found = _compose(MATRIX_BODIES, PIXEL_FACTORS)
     elif layer == "lu":
-        found = _compose(layer, SCALE_BODIES, LU_FACTORS)
+        found = _compose(SCALE_BODIES, LU_FACTORS)
     elif layer == "affine_coupling":
-        found = _compose(layer, SCALE_BODIES, COUPLING_FACTORS)
+        found = _compose(SCALE_BODIES, COUPLING_FACTORS)
         found.insert(0, ("0", "zero", "0 is the additive coupling's; here s scales"))
     elif layer == "additive_coupling":
         found = [("1", "log", "1 is the determinant; its logarithm is what we ask for")]
     else:
-        found = _compose(layer, FLOW_BODIES, (("1", None, None),))
+        found = _compose(FLOW_BODIES, (("1", None, None),))
         # log p(z) ± each of them; the density without its log; parts left out.
         found += [(f"log p(z) + ({text})", name, reason) for text, name, reason in found]
         found += [

@@ -455,7 +455,7 @@ def _true_decode(latents, levels, splits, top):
     return MultiScale(shape, levels, splits, top).decode(latents)
 
 
-def _decoder(join=lambda h, eps: [h, eps], unwhiten=True, top_prior=True, top_first=True):
+def _decoder(join=lambda h, eps: [h, eps], unwhiten=True, top_prior=True):
     def fn(latents, levels, splits, top):
         h = top.inverse(latents[-1]) if top_prior else latents[-1]
         for i in reversed(range(len(levels))):
