@@ -14,6 +14,8 @@ from functools import cached_property
 import numpy as np
 from scipy import differentiate, linalg
 
+from reference.adapters import from_torch, is_torch, tensor_to_array
+
 EPS = np.finfo(np.float64).eps
 MAX_DIM = 4096  # a dense Jacobian of this size already takes 128 MiB
 RATIO = 4.0  # from one step to the next finer one
@@ -108,23 +110,27 @@ class Jacobian:
         return float(np.trace(g) + tail + 4 * EPS * (1.0 + logs.sum()))
 
 
-def jacobian(f: Callable, x: np.ndarray, *, max_dim: int = MAX_DIM) -> Jacobian:
+def jacobian(
+    f: object, x: np.ndarray, *, max_dim: int = MAX_DIM, widest: float = COARSEST
+) -> Jacobian:
     """∂y/∂x_j ≈ (y(x + h e_j) − y(x − h e_j)) / 2h, extrapolated to h → 0, with its error.
 
-    ``f`` maps an array to an array, or to a pair (y, log-det) of which y is taken.  ``x`` is one
-    example of any shape, or a batch of one, float64; a layer that insists on a batch gets one.
+    ``f`` maps an array to an array, or to a pair (y, log-det) of which y is taken; it may be a
+    layer or a torch module, whose forward is taken.  ``x`` is one example of any shape, or a batch
+    of one, float64; a layer that insists on a batch gets one.
     Where ``f`` treats the examples of a batch independently (tried out first) all columns are
     evaluated in a few stacked calls, otherwise one by one.
 
-    Every column walks down a ladder of steps h = 2⁻⁴, 2⁻⁶, … (times max(|x_j|, 1)) with Richardson
-    extrapolation, and every entry keeps the rung where its estimated error is least.  The estimate
-    is the sum of three parts, each measured:
+    Every column walks down a ladder of steps h = 2⁻⁴, 2⁻⁶, … (times max(|x_j|, 1); ``widest`` is
+    the first) with Richardson extrapolation, and every entry keeps the rung where its estimated
+    error is least.  The estimate is the sum of three parts, each measured:
 
     * truncation: how far neighbouring entries of the extrapolation table differ;
     * a kink (ReLU!): what stays of y(x+h) − 2y(x) + y(x−h) over h when h → 0.  Central
       differences alone cannot see a corner at x: they agree perfectly on a wrong slope;
     * rounding: (noise of y)/h, the noise taken from high differences of y over tiny steps
-      (Moré and Wild 2011, "Estimating computational noise").
+      (Moré and Wild 2011, "Estimating computational noise"); where y is a staircase whose treads
+      these steps and the ladder's all miss, from how far J is from a step that is no power of two.
 
     Cost: 6 to about 30 evaluations per number in x.  Raises TypeError for an x that is not
     float64, ValueError for NaN, an empty x, several images, or more than ``max_dim`` numbers.
@@ -136,7 +142,7 @@ def jacobian(f: Callable, x: np.ndarray, *, max_dim: int = MAX_DIM) -> Jacobian:
     >>> bool(abs(J.logabsdet - 1.0) <= J.logabsdet_error < 1e-10)
     True
     """
-    x = _example(x, max_dim)
+    f, x = _function(f, x), _example(x, max_dim)
     call = _vectorise(f, x)
     point = x.ravel()
     with np.errstate(all="ignore"):
@@ -149,9 +155,12 @@ def jacobian(f: Callable, x: np.ndarray, *, max_dim: int = MAX_DIM) -> Jacobian:
         width = max(1, CHUNK // (2 * max(dims_in, dims_out)))
         for start in range(0, dims_in, width):
             columns = np.arange(start, min(start + width, dims_in))
-            v, e, s, q = _columns(call, point, columns, centre, noise)
+            v, e, s, q = _columns(call, point, columns, centre, noise, widest)
             value[:, columns], error[:, columns], step[columns] = v.T, e.T, s
             kink = max(kink, q)
+        treads = _treads(call, point, centre, value, noise)
+        noise = np.maximum(noise, treads)
+        error += 1.5 * treads[:, None] / step
     return Jacobian(value, error, step, noise, kink)
 
 
@@ -192,8 +201,18 @@ def witnesses(f: Callable, x: np.ndarray) -> dict[str, np.ndarray | None]:
     }
 
 
+def _function(f: object, x: object) -> Callable:
+    """A function on arrays: a layer's forward; torch through its adapter."""
+    if is_torch(f) or is_torch(x):
+        return from_torch(getattr(f, "forward", f) if not callable(f) else f).forward
+    f = f if callable(f) else getattr(f, "forward", None)
+    if not callable(f):
+        raise TypeError("f must be a function x -> y or x -> (y, logdet), or a layer with forward")
+    return f
+
+
 def _example(x: np.ndarray, max_dim: int) -> np.ndarray:
-    x = np.asarray(x)
+    x = tensor_to_array(x) if is_torch(x) else np.asarray(x)
     if x.dtype != np.float64:
         raise TypeError(f"x must be float64, not {x.dtype}: write np.asarray(x, dtype=float)")
     if x.size == 0:
@@ -215,7 +234,8 @@ def _example(x: np.ndarray, max_dim: int) -> np.ndarray:
 def _output(f: Callable, x: np.ndarray):
     """y of f(x) or of f(x) = (y, log-det); f gets a copy, so it cannot harm ours."""
     out = f(x.copy())
-    return out[0] if isinstance(out, tuple) else out
+    out = out[0] if isinstance(out, tuple) else out
+    return tensor_to_array(out) if is_torch(out) else out
 
 
 def _vectorise(f: Callable, x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -276,18 +296,44 @@ def _noise(call: Callable, point: np.ndarray, centre: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(sigma), 4 * sigma, 0.0) + EPS * np.abs(centre)
 
 
+def _treads(call, point, centre, value, noise) -> np.ndarray:
+    """The height of the steps of a y that is rounded (to n bits, to float32); 0 where it is not.
+
+    Such treads may be whole fractions of every step of the ladder, all powers of two, which then
+    sees a straight line.  They show where J does not predict y at a tiny step that is none.
+    """
+    rng = np.random.default_rng(5)
+    size, one = np.abs(point), np.maximum(np.abs(point), 1)
+
+    def gaps(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        moved = point + step * rng.uniform(0.5, 1.0, (4, len(point)))
+        gap = np.abs(call(moved) - centre - (moved - point) @ value.T)
+        return gap, np.abs(moved - point) @ np.abs(value).T
+
+    rounded = np.isfinite(centre)
+    try:
+        # Of x's own size, lest a log near 0 look rough; and of 1, lest x + ½ look like a tread.
+        for step in (2.0**-26 * size, 2.0**-26 * one):
+            gap, expected = gaps(step)
+            rounded &= np.any(gap > np.maximum(1e-3 * expected, 100 * noise), axis=0)
+        height = gaps(2.0**-14 * one)[0].max(axis=0) if rounded.any() else 0.0
+    except Exception:  # outside f's domain
+        return np.zeros(len(centre))
+    return np.where(rounded & np.isfinite(height), height, 0.0)
+
+
 def _power_of_two(a: np.ndarray) -> np.ndarray:
     """The power of two at or above a, so that x ± h carries no rounding of its own."""
     return 2.0 ** np.ceil(np.log2(np.maximum(a, 1e-300)))
 
 
-def _columns(call, point, columns, centre, noise):
+def _columns(call, point, columns, centre, noise, widest):
     """Value, error (both (columns, D_out)), step and kink of some columns: walk down the ladder."""
     m, n = len(columns), len(centre)
     value, error = np.full((m, n), np.nan), np.full((m, n), np.inf)
     used, corner = np.full((m, n), np.nan), np.zeros((m, n))
     magnitude = np.abs(point[columns])
-    coarsest = COARSEST * _power_of_two(np.maximum(magnitude, 1.0))
+    coarsest = widest * _power_of_two(np.maximum(magnitude, 1.0))
     # Steps below a fixed fraction of |x_j| could fall between the values a float32 function can
     # tell apart: it would look constant.  (An x_j of 0 says nothing about scale: 10⁻³ is assumed.)
     finest = FINEST * np.where(magnitude > 0, np.maximum(magnitude, 1e-9), 1e-3)

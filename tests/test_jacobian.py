@@ -163,6 +163,22 @@ def test_examples_may_be_bare_or_a_batch_of_one_and_f_may_insist():
     assert jacobian(np.exp, np.array(0.5)).value.shape == (1, 1)
 
 
+def test_layers_modules_and_functions_on_tensors_have_a_jacobian_too():
+    layer, x = RIGHT["ActNorm"]()
+    assert np.array_equal(jacobian(layer, x[:1]).value, jacobian(layer.forward, x[:1]).value)
+    module = torch.nn.Linear(3, 3)
+    honest(jacobian(module, np.ones((1, 3))), module.weight.detach().double().numpy())
+    honest(jacobian(torch.sin, torch.ones(2).double()), np.cos(1.0) * np.eye(2))
+    with pytest.raises(TypeError, match="f must be"):
+        jacobian(3, np.ones(2))
+
+
+@pytest.mark.parametrize("tread", [2.0**-8, 2.0**-20, 1e-6])
+def test_a_staircase_has_no_sure_slope(tread):
+    J = jacobian(lambda x: 0.7 * np.round(x / tread) * tread, np.array([0.3, -1.2, 0.4321]))
+    assert J.logabsdet_error > 1e-5
+
+
 def test_functions_that_mix_the_batch_are_evaluated_one_by_one():
     def centred(x):
         return 3 * x - x.mean(axis=0) / 2
