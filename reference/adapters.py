@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -69,10 +70,21 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
         getattr(f, "__self__", f).cpu().double()
         return f
 
+    @contextmanager
+    def _default_float64(self) -> Iterator[None]:
+        """What is made anew meanwhile is float64 too: torch.zeros(len(x)) for a log-det of 0."""
+        usual = self._torch.get_default_dtype()
+        self._torch.set_default_dtype(self._torch.float64)
+        try:
+            yield
+        finally:
+            self._torch.set_default_dtype(usual)
+
     def _back(self, y: np.ndarray) -> Any:
         """inverse(y) as an array."""
         try:
-            return self._from(self._inverse(self._to(y)))
+            with self._default_float64():
+                return self._from(self._inverse(self._to(y)))
         except RuntimeError as problem:
             if self._sees_the_copy:
                 raise
@@ -90,7 +102,7 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
         """(y, logdet) as arrays; anything unexpected is handed on for check to complain about."""
         inside = self._to(x)
         before = inside.clone()
-        with self._torch.no_grad():
+        with self._torch.no_grad(), self._default_float64():
             out = self._forward(inside)
         if not self._torch.equal(inside, before):
             x[...] = self._from(inside)  # let check see that the input was changed
