@@ -235,10 +235,9 @@ def examples(subject, x, y, logdet, ledger):
     Returns x, y, log-det and whether the layer takes more than one example at a time.
     """
     extra = np.random.default_rng(0)
-    picked = x[np.unique(np.linspace(0, len(x) - 1, min(3, len(x))).astype(int))]
     taken = set(x.shape[1:]) | {x[0].size, 1}
     wanted = next(k for k in (3, 2, *range(4, 4 + x.ndim)) if k not in taken)
-    picked = picked[:wanted]
+    picked = x[np.unique(np.linspace(0, len(x) - 1, min(wanted, len(x))).astype(int))]
     made = []
     for i in range(wanted - len(picked)):
         base = picked[i % len(picked)]

@@ -508,3 +508,58 @@ def test_a_second_answer_of_another_kind_gets_a_report():
 def test_a_logdet_that_is_too_small_by_a_number_is_not_called_a_mean_for_certain():
     said = check(lambda x: (2 * x, np.log(2)), X[:, :2, :3, :2]).message
     assert "divided by 12: a mean taken for a sum, or only one number in 12 counted" in said
+
+
+@pytest.mark.parametrize("tread", [2.0**-8, 2.0**-20, 1e-6, 1e-8])
+def test_a_staircase_is_seen_though_its_treads_divide_every_step(tread):
+    def rounded(x):  # 8-bit images, six digits, …: singular, whatever its average slope
+        return S * (np.round(x / tread) * tread) + 0.1, np.full(len(x), LOG_S)
+
+    assert check(rounded, VECTORS).mistake in ("float32", "not invertible here")
+    assert check(lambda x: (S * x + 0.1, np.full(len(x), LOG_S)), VECTORS)
+
+
+def test_a_net_that_computes_in_float32_is_seen_beside_a_half_that_does_not():
+    def forward(x):
+        t = np.tanh(x[:, 1:].astype(np.float32) * np.float32(1.3)).astype(float)
+        return np.concatenate([x[:, :1] + t.sum(1, keepdims=True), x[:, 1:]], 1), np.zeros(len(x))
+
+    assert not check(forward, VECTORS)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e-8, 1.0), (1e-6, 3.0), (1.0, 1e6), (1e8, 1.0)])
+def test_scale_and_shift_of_very_different_size(scale, shift):
+    s = scale * S
+    right = 35 * np.log(np.abs(s)).sum()
+    for wrong in (0.0, 1e-4):
+        forward = lambda x, e=wrong: (s * x + shift, np.full(len(x), right + e))  # noqa: E731
+        report = check(forward, X, lambda y: (y - shift) / s)
+        assert bool(report) == (wrong == 0), report.message
+
+
+def test_a_batch_is_tried_at_its_last_example_too():
+    def sick(x):
+        return S * x, scale(x)[1] + np.where(x[:, 0, 0, 0] < 0, 1e-4, 0)
+
+    x = np.abs(np.concatenate([X, X]))
+    x[-1] *= -1
+    assert not check(sick, x)
+    assert check(scale, x)
+
+
+class TorchShift(torch.nn.Module):
+    """Its log-det of 0 is made anew, in torch's default float32."""
+
+    def forward(self, x):
+        return torch.cat([x[:, :1] + x[:, 1:].sin().sum(1, True), x[:, 1:]], 1), torch.zeros(len(x))
+
+    def inverse(self, y):
+        return torch.cat([y[:, :1] - y[:, 1:].sin().sum(1, True) * torch.ones(1), y[:, 1:]], 1)
+
+
+def test_tensors_that_a_module_makes_anew_are_float64_meanwhile():
+    assert check(TorchShift(), X)
+    assert check(TorchShift(), torch.from_numpy(np.moveaxis(X, -1, 1).copy()))
+    assert torch.zeros(1).dtype == torch.float32  # as before
+    late = lambda x: (2 * x, torch.full((len(x),), x[0].numel() * np.log(2)).float())  # noqa: E731
+    assert check(late, torch.from_numpy(X)).mistake == "float32"
