@@ -368,6 +368,26 @@ def test_points_separate(layer: str) -> None:
         ("affine_coupling", "np.log(np.abs(s)).sum(axis=(1, 2, 3))"),
         ("additive_coupling", "= 0"),
         ("additive_coupling", "равен нулю"),
+        ("additive_coupling", "s = 1, log-det = 0"),  # the slide's own words
+        ("additive_coupling", "torch.zeros(x.shape[0])"),
+        ("additive_coupling", "it is 0 nats"),
+        ("flow", "log p(z) + log|det(dz/dx)| = log p(x)"),  # the sought one stands last
+        ("flow", "logpx = logpz + log|det dz/dx|"),
+        ("flow", r"\log|\det J_1| + \log|\det J_2| + \cdots + \log|\det J_K|"),
+        ("flow", "логарифм модуля определителя матрицы Якоби"),
+        ("flow", "the logarithm of the absolute value of the determinant of the Jacobian matrix"),
+        ("actnorm", "h w sum(log|s|) = log|det J|"),
+        ("actnorm", r"\sum_{i,j,k} \log|s_k|"),
+        ("actnorm", "Σ_i Σ_j Σ_c log|s_c|"),
+        ("actnorm", "h·w·(log|s_1| + … + log|s_c|)"),
+        ("actnorm", "h*w*sum(np.log(abs(s[i])) for i in range(c))"),
+        ("actnorm", "высота · ширина · сумма по каналам лог|s|"),
+        ("conv1x1", "y = Wx; log|det dy/dx| = h w log|det W|"),
+        ("conv1x1", "h w ln|дет W|"),
+        ("lu", "log|s₁| + log|s₂| + … + log|s_c|"),
+        ("lu", "sum(log_abs_s)"),
+        ("affine_coupling", "torch.log(s).sum([1, 2, 3])"),
+        ("affine_coupling", "torch.sum(log_s, (1, 2, 3))"),
     ],
 )
 def test_habits_of_the_hand_are_read(layer, text):
@@ -387,12 +407,32 @@ def test_habits_of_the_hand_are_read(layer, text):
         ("lu", "log|det(U + diag(s))|", "restates"),
         ("lu", "sum(log(abs(diag(s))))", "det"),
         ("affine_coupling", "Σ s(x_b)", "log"),
+        ("affine_coupling", "torch.mean(log_s, (1, 2, 3))", "mean"),
+        ("additive_coupling", "s = 1, log-det = 1", "log"),
+        ("additive_coupling", "zeros(3) + 1", "log"),
+        ("flow", "log p(z) − log|det(dz/dx)| = log p(x)", "sign"),
+        ("flow", "log p(z) = log p(x)", "volume"),
+        ("flow", "логарифм определителя матрицы Якоби", "abs"),
+        ("actnorm", "log|det J| = log|det J|", "restates"),
+        ("actnorm", "sum(log|s|) = log|det J|", "hw"),
+        ("actnorm", "Σ_i Σ_j Σ_c log s_c", "abs"),
+        ("actnorm", "h w Σ_{i,j,k} log|s_k|", "factor"),
+        ("actnorm", "log|s_1| + ... + log|s_c|", "hw"),
+        ("actnorm", "log|s_1| + ... + log|s_c| h w", "unreadable"),  # h w for the last alone?
+        ("lu", "log|s_1| + log|t_2| + ... + log|s_c|", "unreadable"),
+        ("conv1x1", "Σ_i Σ_j Σ_k log|det W|", "sum"),
     ],
 )
 def test_habits_of_the_hand_do_not_excuse_mistakes(layer, text, mistake):
     verdict = grade(layer, text)
     assert not verdict
     assert verdict.mistake == mistake, verdict.message
+
+
+def test_numbers_that_look_alike_are_told_with_more_digits():
+    said = grade("actnorm", "h w sum(log(|s| + 1e-7))").message
+    ours, right = said.split("gives ")[1].split("; the log-determinant is ")
+    assert ours != right.rstrip(".")
 
 
 def test_a_sum_over_maps_leaves_the_diagonals_unsummed():

@@ -339,7 +339,13 @@ class Evaluator:
             del self.bound[index]
             self.single_step = before
             return np.asarray(total(np.array(values), axis=0))
+        while low is high is None and body[:2] == ("over", name) and body[3] is body[4] is None:
+            indices, body = indices + body[2], body[5]  # Σ_i Σ_j Σ_k is Σ_{i,j,k}
         value = self(body)
+        if value.ndim == 1 and self.layer in ("actnorm", "lu") and len(indices) == 3:
+            if len(used) == 1 and used < set(indices):  # Σ_{i,j,k} log|s_k|: pixels and channels
+                pixels = float(sizes["h"] * sizes["w"])
+                return total(value) * pixels if name == "sum" else total(value) ** pixels
         count = None
         if high is not None and symbols_known(high, sizes):
             start = 1.0 if low is None else float(self(low))
@@ -355,7 +361,7 @@ class Evaluator:
             return np.asarray(total(value))
         if set(indices) & used:
             return value  # an inner sum has taken this index along
-        if count is None and len(indices) >= 2:
+        if count is None and len(indices) == 2:
             count = float(sizes["h"] * sizes["w"])  # Σ_ij runs over the pixels
         if count is None:
             raise Mistake(

@@ -80,7 +80,7 @@ FUNCTIONS = {
     "сумма": "sum", "логарифм": "log", "лог": "log", "модуль": "abs", "определитель": "det",
     "сумму": "sum", "логарифма": "log", "логарифмов": "log", "модуля": "abs", "модулей": "abs",
     "определителя": "det", "детерминант": "det", "детерминанта": "det",
-    "след": "tr", "среднее": "mean",
+    "след": "tr", "среднее": "mean", "дет": "det", "logarithm": "log", "modulus": "abs",
 }  # fmt: skip
 NAMES = {
     name: name for name in "h w c s b t T W P L U J I x y z K N M i j k n f g p θ λ σ π".split()
@@ -89,6 +89,7 @@ NAMES |= {
     "H": "h", "C": "c", "height": "h", "width": "w", "channels": "c", "scale": "s", "weight": "W",
     "bias": "b", "zero": "0", "ноль": "0", "нуль": "0", "нулю": "0", "pi": "π", "Jacobian": "J",
     "jacobian": "J", "якобиан": "J", "якобиана": "J", "Id": "I", "X": "x", "Z": "z",
+    "высота": "h", "ширина": "w",
 }  # fmt: skip
 OTHER = {"d": "d", "D": "d", "partial": "d", "frac": "frac", "dots": "dots", "grad": "grad"}
 VOCABULARY = {
@@ -110,7 +111,33 @@ TIMES = r"(?:\*|\\cdot|\\times|\\,)?"
 HABITS = tuple(
     (re.compile(pattern, re.IGNORECASE if words else 0), instead)
     for pattern, instead, words in (
+        (r"\.{2,3}", " dots ", False),
         (r"\\(?:begin|end)\s*\{(?:equation|align|displaymath|math|gather)\*?\}", " ", False),
+        (r"^(?:it is |the )+", " ", True),
+        # The slide's "s = 1, log-det = 0": what a letter stands for, and then the formula.
+        (r"^\s*[ysWJ]\s*=[^=;,]*[;,]\s+(?=.*=)", " ", False),
+        (r"^log[-_ ]?det\s*=", " ", True),
+        # log|s_1| + … + log|s_c| where it ends there: one term for all.
+        (
+            r"(\\?l(?:og|n)\b[^+=_]*)_\{?1\}?([^+=_]*?)\s*\+(?:\s*\1_\{?\d\}?\2\s*\+)*"
+            r"\s*(?:\\[cl]?)?dots\s*\+\s*\1_\{?[cCnNK]\}?\2(?=\s*(?:$|[)+=]))",
+            r"(sum_i \1_i\2)",
+            False,
+        ),
+        (r"\bzeros(?:_like)?\s*\((?:[^()]|\([^()]*\))*\)", " 0 ", False),
+        (r"\bfor\s+([ijk])\s+in\s+range\s*\(\s*[cC]\s*\)", " ", False),
+        (r"\.(sum|prod|mean)\(\s*(?:[\[(][-\d, ]*[\])]|[-\d, ]*)\s*\)", r".\1()", False),
+        (r",\s*[\[(][-\d, ]+[\])]\s*\)", ")", False),  # torch.sum(log_s, (1, 2, 3))
+        (r"\babsolute value\b", "absolute", True),
+        (r"\babsolute of (?:the )?", "absolute ", True),
+        (r"\b(?:матриц\w+ якоби|jacobian matrix)\b", " J ", True),
+        (r"\blog_?p_?([xz])\b", r"log p(\1)", False),
+        (r"(?<=\d) *nats?$", "", False),
+        (
+            r"\b(sum|сумма)\s+(?:over|по)\s+(?:all |the |всем )*(?:channels|каналам)\b",
+            r"\1 ",
+            True,
+        ),
         (r"\b(sum|сумма)\s+(?:over|по)\s+(?:all\s+|всем\s+)?([ijkcn])\b", r"\1_\2 ", True),
         (r"\b(sum|log|logarithm|det|determinant|product|mean)\s+of\s+(?:the\s+)?", r"\1 ", True),
         (r"(?<=_[ijkcn]) +(?:of|от)\b", " ", True),
@@ -121,7 +148,6 @@ HABITS = tuple(
         (r"\bconv(?:2d|1x1)?\s*\([^()]*\)", " y ", True),  # the paper's conv2D(h; W)
         # The standard normal N(z; 0, I) is p(z).
         (r"(?<![^\W\d_])N\s*\(\s*z\s*[;|,][^()]*\)", " p(z) ", False),
-        (r"\.{2,3}", " dots ", False),
     )
 )
 NUMBER = re.compile(r"\d+(?:[.,]\d+)?(?:[eE][+-]?\d{1,3}(?![A-Za-z\d]))?|\.\d+")
@@ -171,6 +197,7 @@ def _plain(text: str) -> str:
         plain = pattern.sub(instead, plain)
     # log_s, log_det, log_p, log_prob are one name in code; "_" is a subscript elsewhere.
     plain = re.sub(r"\blog_abs_det\b", "logabsdet", plain)
+    plain = re.sub(r"\blog_?abs_?s\b", "(log abs s)", plain)
     plain = re.sub(r"\blog_(?:s|scale)\b", "(log s)", plain)
     plain = re.sub(r"\blog_(?=(?:det|p|prob|abs)\b)", "log ", plain)
     plain = re.sub(r"\blog ?_?prob\b", "log p", plain)

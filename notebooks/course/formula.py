@@ -82,6 +82,8 @@ def grade(layer: str, text: str) -> Grade:
         parts = split_equation(tokenize(text))
         if any(not part for part in parts):
             raise Unreadable("One side of the “=” is empty.")
+        if len(parts) > 1 and _is_label(layer, parts[-1]):
+            parts = [parts[-1], *parts[:-1]]  # "… = log p(x)"
         first = _both_readings(layer, parts[-1])
         if not first:
             return first
@@ -114,6 +116,15 @@ def _both_readings(layer: str, tokens: list, allow_restating: bool = False) -> G
         if verdict is None or verdict.mistake == "other":
             verdict = attempt
     return verdict
+
+
+def _is_label(layer: str, tokens: list) -> bool:
+    """log p(x), or a layer's log|det dy/dx|: what the formula is for, not the formula."""
+    try:
+        used = symbols(parse(tokens))
+    except Unreadable:
+        return False
+    return bool(used) and used <= ({"p(x)"} if layer == "flow" else {"J", "deriv"})
 
 
 def _check_left_side(layer: str, left: list, right: list) -> None:
@@ -181,8 +192,11 @@ def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
         raise Mistake("undefined", "your formula is not a number" + _undefined_at(here, got) + ".")
     place = max(range(len(here)), key=lambda k: abs(got[k] - target[k]))
     p, v = here[place], float(got[place])
+    digits = 4 if f"{v:.4g}" != f"{p.target:.4g}" else 10
     raise Mistake(
-        "other", f"at {p.words} your formula gives {v:.4g}; the log-determinant is {p.target:.4g}."
+        "other",
+        f"at {p.words} your formula gives {v:.{digits}g}; "
+        f"the log-determinant is {p.target:.{digits}g}.",
     )
 
 
