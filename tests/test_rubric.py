@@ -108,6 +108,10 @@ def test_every_concept_is_in_exactly_one_list(text: str, question: str) -> None:
         ("3", "Не QR-разложение, а LU-разложение: W = PL(U+diag(s))."),
         ("3", "There is no need to compute the determinant: log|det W| = sum(log|s|)."),
         ("3", "Не нужно считать определитель за O(c^3): он равен произведению диагонали s."),
+        ("2", "To invert the coupling we never need to invert the neural network."),
+        ("2", "The neural net never has to be inverted."),
+        ("3", "U isn't lower triangular, it is upper triangular."),
+        ("3", "They take a decomposition by LU rather than the SVD."),
     ],
 )
 def test_a_denied_opposite_is_no_contradiction(question, text):
@@ -127,7 +131,50 @@ def test_a_denied_opposite_is_no_contradiction(question, text):
         ("3", "Стоимость растёт с O(c) до O(c^3).", "cost falls from O(c³) to O(c)"),
         ("3", "W не раскладывается в LU.", "LU factorisation"),
         ("3", "They do it with a QR decomposition.", "LU factorisation"),
+        ("3", "They factorise W with the SVD.", "LU factorisation"),
+        (
+            "3",
+            "It takes O(c^3) with the LU form and O(c) without it.",
+            "cost falls from O(c³) to O(c)",
+        ),
     ],
 )
 def test_the_opposite_itself_still_is_one(question, text, concept):
     assert reflect(question, text).contradictory == [concept]
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "concepts"),
+    [
+        (
+            "1",
+            r"\log\left|\det\frac{\partial\mathbf{z}}{\partial\mathbf{x}}\right|",
+            "log, absolute",
+        ),
+        ("1", "log|det(∂f/∂x)|", "log, absolute"),  # the formula alone is what was asked for
+        ("1", "Log of the absolute determinant of the Jacobian.", "log, absolute"),
+        ("1", "Логарифм определителя матрицы Якоби, взятого по модулю.", "log, absolute"),
+        ("1", "We have log|det dz/dx| = Σ log|det dh_i/dh_{i-1}|.", "log, absolute, sum"),
+        ("1", "It expands or contracts space: log p_X(x) = log p_Z(f(x)) + …", "change"),
+        ("2", "Активационная нормализация масштабирует и сдвигает каналы.", "actnorm: scale"),
+        ("2", "s и b при инициализации выбираются так, чтобы среднее было 0.", "actnorm: data"),
+        (
+            "2",
+            "Invertible 1x1 convolution: a generalised permutation of channels.",
+            "1×1 convolution: g",
+        ),
+        ("2", "y1 = x1, y2 = x2 * exp(s(x1)) + t(x1)", "coupling: one half"),
+        ("2", "One half stays the same.", "coupling: one half"),
+        ("2", "y_a = s*x_a + t; y_b = s*x_b + t", ""),
+        ("3", "W is kept as P·L·(U + diag(s)).", "LU"),
+        ("3", "Раскладывают W на множители P, L и U.", "LU"),
+        ("3", "LU: P: L: U: triangular: fixed:", ""),
+        ("3", "Layers: LU, P, fixed, triangular, O(c), O(c^3)", ""),
+    ],
+)
+def test_said_in_other_ways(question, text, concepts):
+    result = reflect(question, text)
+    asked = [start for start in concepts.split(", ") if start]
+    assert [name for name in result.found if name.startswith(tuple(asked))] == result.found
+    assert len(result.found) == len(asked), result
+    assert not result.contradictory

@@ -82,9 +82,10 @@ class Concept:
 
 
 # Word groups, English | Russian stems.
-ACTNORM = r"act-?norm|актнорм"
+ACTNORM = r"act-?norm|актнорм|activation normali|активационн\w+ нормализ|нормализаци\w+ активац"
 CONV = r"1\s*[x×х*]\s*1|один на один|convolution|св[её]ртк"
 COUPLING = r"coupling|каплинг|связыва|сцеплен|half|halves|половин"
+KEPT = r"y_?(?P<half>[ab12])\s*=\s*x_?(?P=half)(?!\s*[*+⊙·\w])"
 NETWORK = r"\bnet\b|network|\bnn\b|\bсет[ьи]\b|нейросет"
 DETERMINANT = r"determinant|\bdet\b|log-?det|определител|детерминант|якобиан"  # якобиан: det J
 TRIANGULAR = r"triangular|треугольн"
@@ -99,7 +100,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     "1": (
         Concept(
             "log of the Jacobian determinant",
-            (r"\blog|\bln\b|логарифм", DETERMINANT, r"jacob|якоби|d[zhyf]\w*\s*/\s*d[xhz]|∂\w+/∂|deriv|производн"),
+            (r"\blog|\bln\b|логарифм", DETERMINANT, r"jacob|якоби|d[zhyf]\w*\s*/\s*d[xhz]|∂\w+(?:\(x\))?\s*/\s*∂|deriv|производн"),
             (r"(?:is|equals|это|равен) (?:the )?(?:log\w* of (?:the )?)?(?:trace|след)",),
             benign=TRACE,
         ),
@@ -111,7 +112,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "change of volume",
-            (r"volum|объ[её]м|densit|плотност|log p\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|preserv|keeps|меня|измен|сохраня|растя|сжи|сжат|поправ|log p\s*\(z\)"),
+            (r"volum|объ[её]м|densit|плотност|\bspace\b|пространств|log p\w*\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|preserv|keeps|меня|измен|сохраня|растя|сжи|сжат|поправ|log p\w*\s*\((?:z\)|f)"),
             # A layer that keeps volume is no contradiction; to say so of every map is one.
             (rf"^(?!.*(?:{KEEPS})).*(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",),
             benign=rf"(?:{KEEPS})[^.]*(?:not|n['’]t|не) (?:chang|меня|измен)\w*",
@@ -130,28 +131,28 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     "2": (
         Concept(
             "actnorm: scale and shift per channel",
-            (ACTNORM, r"scal|multipl|s\s*[*⊙·]?\s*x|масштаб|умнож|растя", r"shift|bias|\badd|\+\s*b|сдвиг|смещ|прибав", r"channel|канал|s\s*[*⊙·]?\s*x"),
+            (ACTNORM, r"scal|multipl|s\s*[*⊙·]?\s*x|масштаб|умнож|растя", r"shift|bias|\badd|\+\s*b|сдвиг|смещ|прибав", r"chann?el|канал|s\s*[*⊙·]?\s*x"),
             (r"(?:act-?norm)[^.]*(?:statistics|mean) of (?:every|each) batch",),
         ),
         Concept(
             "actnorm: data-dependent start",
-            (rf"{ACTNORM}|normali|нормал|channel|канал", r"first (?:mini-?)?batch|initial|data-depend|инициализ|начальн|перв\w+ (?:мини-?)?батч", r"mean|variance|среднее|средним|дисперс|data-depend|\bдисп"),
+            (rf"{ACTNORM}|normali|нормал|chann?el|канал|paramet|парамет|\bs (?:and|и) b\b", r"first (?:mini-?)?batch|initial|data-depend|инициализ|начальн|перв\w+ (?:мини-?)?батч", r"mean|variance|среднее|средним|дисперс|data-depend|\bдисп"),
             (r"act-?norm[^.]*(?:initiali[sz]ed|starts?)[^.]*(?:random|identity)", r"(?:act-?norm|актнорм)[^.]*инициализ[^.]*случайн"),
         ),
         Concept(
             "1×1 convolution: generalises a permutation",
-            (CONV, r"permut|shuffl|reorder|перестанов|перемеш"),
+            (CONV, r"permu|shuffl|reorder|перестанов|перемеш"),
             # Of the ancestors it is true: "in RealNVP it is a fixed permutation, here W is learned".
             (r"^(?!.*(?:realnvp|nice|learn|train|обуча)).*(?:is|just|это) (?:a |an )?(?:fixed|фиксированн\w+) (?:permut|shuffl|перестан)", r"shuffle is learn"),
         ),
         Concept(
             "1×1 convolution: learned matrix at every pixel",
-            (CONV, r"learn|train|paramet|обуча|матриц|matrix|weight", r"pixel|position|channel|пиксел|позици|канал"),
+            (CONV, r"learn|train|paramet|обуча|матриц|matrix|weight", r"pixel|position|chann?el|пиксел|позици|канал"),
             (rf"(?:{CONV})[^.]*(?:{NOT})(?:learn|train|обуча)",),
         ),
         Concept(
             "coupling: one half passes unchanged",
-            (COUPLING, r"unchanged|identity|not change|as (?:it )?is|copied|untouched|y_b\s*=\s*x_b|без измен|неизмен|не меня|тождествен|копиру"),
+            (rf"{COUPLING}|{KEPT}", rf"unchanged|the same|остаётся (?:той|так|прежн)|identity|not change|as (?:it )?is|copied|untouched|{KEPT}|без измен|неизмен|не меня|тождествен|копиру"),
             (r"(?:both halves|обе половины)[^.]*(?:transform|chang|scal|меня|преобраз|масштаб)",),
             benign=r"(?:does|is|do) not (?:be )?chang\w*|не меня\w*|без измен\w*",
         ),
@@ -163,7 +164,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "coupling: inverse without inverting the network",
             (r"without|no need|need(?:s)? not|never|does(?:n't| not)|not (?:be|have)|без|не нужно|не требу|не надо|не обяза|не обращ", r"invert|inver|обра[тщ]", NETWORK),
             (
-                rf"(?:{NETWORK})[^.]*(?:must|(?<!not )has to|(?<!not )have to|needs to|should) be (?:inver|biject)",
+                rf"(?:{NETWORK})[^.]*(?:must|(?<!not )(?<!never )has to|(?<!not )(?<!never )have to|needs to|should) be (?:inver|biject)",
                 r"сеть[^.]*(?<!не )(?<!не обязательно )(?:должна|обязана) быть обратим",
                 r"(?:requires|need to|needs) inver\w+ (?:of )?the (?:neural )?net",
             ),
@@ -173,8 +174,11 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     "3": (
         Concept(
             "LU factorisation",
-            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bплу\b", r"factor|decompos|=|paramet|written|write|разлож|запис|представ|факториз|разлага|расклад"),
-            (r"(?:qr|svd|cholesky)[- ](?:decompos|factor|разлож)",),
+            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bp,\s*l,?\s*(?:and|и)\s*u\b|\bплу\b", r"factor|decompos|=|paramet|written|write|stor|\bkept\b|\bform\b|хран|разлож|запис|представ|факториз|разлага|расклад"),
+            (
+                r"(?:qr|svd|cholesky)[- ](?:decompos|factor|разлож)",
+                r"^(?!.*\blu\b).*(?:factor|decompos|разлож|расклад)\w*[^.,;]*\b(?:qr|svd|cholesky)\b",
+            ),
         ),
         Concept(
             "P is fixed",
@@ -195,6 +199,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
                 rf"\bl\b(?:\s+(?:is|—|-|это|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{UPPER})",
                 rf"^(?!.*(?:{UPPER})).*\b(?:both|обе)\b[^.]*(?:{LOWER})",
             ),
+            benign=rf"\bu (?:is not|isn['’]t|не) (?:{LOWER})[^.]*(?:{UPPER})|\bl (?:is not|isn['’]t|не) (?:{UPPER})[^.]*(?:{LOWER})",
         ),
         Concept(
             "log-determinant from s",
@@ -208,6 +213,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (
                 r"(?:from|с|от) o\s*\([cс]\) (?:to|до|к) o\s*\([cс]\s*\^?[3³]",
                 r"without (?:the )?lu[^.,]*o\s*\([cс]\)",
+                r"o\s*\([cс]\s*\^?[3³]\s*\) (?:with|by|с) (?:the |an )?lu",
                 r"o\s*\([cс]\)\s*without (?:the )?lu",
                 r"без lu[^.,]*o\s*\([cс]\)",
             ),
@@ -220,9 +226,10 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     ),
 }  # fmt: skip
 
-# What makes words a statement. Stems, English and Russian; "=" and a dash with spaces count.
+# What makes words a statement. Stems, English and Russian; "=", a colon, a dash with spaces and
+# "the logarithm of …" by itself count.
 RELATION = re.compile(
-    r"=|≈|→|\s[—–-]\s|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
+    r"=|≈|→|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\blog\w* of\b|\|\s*det|логарифм\w* (?:модул[яей]|определител[яей]|детерминант[аов]|абсолютн)|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
     r"|gives?|uses?|takes?|makes?|passes|stays?|becomes?|equals?|says?|measures?|tells?|goes"
     r"|(?:re)?writ\w+|solv(?:e|es|ing)|computes?|predicts?|scal(?:es|ed)|shifts|multipl(?:y|ies)"
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
@@ -238,14 +245,17 @@ NEGATION = re.compile(
 )
 # Negations that deny nothing about the layers.
 HARMLESS = re.compile(
-    r"\bnot\b(?=[^.]*\bbut\b)|\bне\b(?=[^.]*\bа\b)|\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
+    r"(?:\bnot\b|n['’]t\b)(?=[^.]*\bbut\b)|\bне\b(?=[^.]*\bа\b)|\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
     r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bnot (?:the )?o\(c",
     re.IGNORECASE,
 )
+FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+WRAPPED = re.compile(r"\\(?:mathbf|mathrm|boldsymbol|bm|text|vec|operatorname)\s*\{([^{}]*)\}")
+LATEX = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)\b|\\(?=[a-zA-Z])|[${}]")
 SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|;")
 # What turns an opposite round: "instead of a QR decomposition", "не равен следу".
 REVERSED = re.compile(
-    r"(?:\bnot|\binstead of|\brather than|\bunlike|\bне|\bвместо|\bв отличие от)\s+(?:\w+\s+){0,2}$"
+    r"(?:\bnot|n['’]t|\bnever|\binstead of|\brather than|\bunlike|\bне|\bвместо|\bв отличие от)\s+(?:\w+\s+){0,2}$"
 )
 NEAR = 30  # characters before a matched word in which a negation denies it
 
@@ -312,8 +322,11 @@ def reflect(question: str, text: str) -> Reflection:
     if not isinstance(text, str):
         raise TypeError(f"text: got {type(text).__name__}; accepted is a str")
     found, denied, listed = set(), set(), set()
+    plain = text[:MAX_CHARS].replace("\\partial", "∂").replace("Σ", "∑")  # small, Σ is σ
+    for pattern, instead in ((WRAPPED, r"\1"), (FRACTION, r" \1/\2 "), (LATEX, " ")):
+        plain = pattern.sub(instead, plain)
     # One long line is cut as well, so that no pattern runs over more than a paragraph.
-    sentences = [s[:1000] for s in SENTENCE.split(text[:MAX_CHARS].lower()) if s.strip()]
+    sentences = [s[:1000] for s in SENTENCE.split(plain.lower()) if s.strip()]
     for sentence in sentences:
         stated = RELATION.search(sentence) is not None and not _is_list(sentence)
         for concept in CONCEPTS[question]:
