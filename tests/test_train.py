@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from glowlite import train as training
 from glowlite.checkpoint import CheckpointError, load_tensors
@@ -299,6 +300,62 @@ def test_no_step_waits_for_the_device(tmp_path, memory):
     with Waits() as waits:
         step_of(run)()
     assert waits.found, "asking on a CPU is seen: the check can fail"
+
+
+class OnTheHost(TorchDispatchMode):
+    """Notes every operation that a tensor of the CPU goes into or comes out of, and
+    `torch.tensor`, which makes one wherever it is to be."""
+
+    def __enter__(self):
+        self.found, self.tensor = [], torch.tensor
+        torch.tensor = lambda *a, **k: self.found.append("tensor") or self.tensor(*a, **k)
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        torch.tensor = self.tensor
+        return super().__exit__(*error)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, torch.Tensor)]
+        if any(t.device.type == "cpu" for t in tensors):
+            self.found.append(str(function))
+        return result
+
+
+STEPS = (
+    {},
+    {"permutation": "plain", "scale": "exp"},
+    {"permutation": "shuffle", "coupling": "additive", "net_actnorm": False, "padding": "zero"},
+)
+
+
+def gradients_on(device, memory, bf16, fast, options):
+    """Those of one batch, on a device that is not the CPU: `meta` has shapes and no numbers."""
+    model = build({**TINY, "shape": [3, 8, 8], **options})
+    model.initialize(torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8))
+    run = training.assemble(None, config(batch=4), model, N, torch.device("cpu"))
+    model.to(device)
+    model.memory, model.fast = memory, fast
+    model.set_net_dtype(torch.bfloat16 if bf16 else None)
+    images = torch.empty(4, 3, 8, 8, dtype=torch.uint8, device=device)
+    world = SimpleNamespace(device=images.device, sum_gradients=lambda _parameters, *e: e)
+    run.optimizer = SimpleNamespace(zero_grad=model.zero_grad)  # there is none for `meta`
+    with OnTheHost() as host:
+        training.gradients(run, world, model.loss, images, None, images.float())
+    return model, host.found
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_a_step_is_on_its_device_as_a_whole(memory):
+    """A tensor made on the host would be copied over in every step, and a graph forbids that."""
+    for options in STEPS:
+        for bf16, fast in ((True, True), (False, False)):  # autocast does not know `meta`
+            model, found = gradients_on("meta", memory, bf16, fast, options)
+            assert found == [], options
+            for name, p in model.named_parameters():  # or a fused optimiser would copy it first
+                assert p.grad.device.type == "meta" and p.grad.dtype == p.dtype, name
+    assert gradients_on("cpu", memory, False, True, {})[1], "the host is seen: this can fail"
 
 
 def test_damage_to_the_state_is_told(straight, tmp_path):
