@@ -37,7 +37,7 @@ from glowlite.images import save_grid
 from glowlite.latent import to_pictures
 from glowlite.likelihood import FlowModel
 from glowlite.models import build, describe
-from glowlite.parallel import World, use_tf32
+from glowlite.parallel import World, use_tf32, without_trials
 from glowlite.plots import read_metrics, save_curve
 from glowlite.presets import TrainConfig
 from glowlite.schedule import lr_factor, make_optimizer, set_rate, update_average
@@ -546,6 +546,7 @@ def prepare(
     return model.loss, within
 
 
+@without_trials()
 def look(
     run: Run,
     images: ImageSet,

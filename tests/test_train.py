@@ -842,6 +842,18 @@ def test_held_out_images_are_looked_at_and_the_test_set_read_once(tmp_path):
     assert lines[0].startswith("step      0  held out ")
 
 
+def test_an_evaluation_times_no_convolutions(tmp_path, monkeypatch):
+    """What pays in a step, which comes thousands of times, costs a look more than it takes."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen = []
+    for name in ("evaluate", "telemetry", "draw_samples"):
+        plain = getattr(training, name)
+        monkeypatch.setattr(training, name, lambda *args, plain=plain, **kwargs: (
+            seen.append(torch.backends.cudnn.benchmark), plain(*args, **kwargs))[1])  # fmt: skip
+    go(begin(tmp_path / "a", epochs=0.2))
+    assert len(seen) > 3 and not any(seen) and torch.backends.cudnn.benchmark
+
+
 def test_splits_for_tuning_share_no_image(tmp_path):
     """What --holdout asks the data for: 45,000 + 5,000 of CIFAR-10's 50,000, here of 60."""
     rng = np.random.default_rng(0)

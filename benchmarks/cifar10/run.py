@@ -38,7 +38,7 @@ from glowlite.evaluate import seeded, to_tensor
 from glowlite.flow import MEMORY_MODES
 from glowlite.graph import Graphed
 from glowlite.models import build
-from glowlite.parallel import World, use_tf32
+from glowlite.parallel import World, use_tf32, without_trials
 from glowlite.plots import read_metrics
 from glowlite.presets import PRESETS, TrainConfig
 from glowlite.schedule import update_average
@@ -217,7 +217,8 @@ def train_step(
     config, data = TrainConfig(**settings), noise_set(max(2 * batch, 64), size)
     net = build({**model, "shape": [3, size, size]}).to(world.device)
     noise = seeded(0, device=world.device)
-    net.initialize(to_tensor(data.images[: min(64, len(data))], world.device), generator=noise)
+    with without_trials():
+        net.initialize(to_tensor(data.images[: min(64, len(data))], world.device), generator=noise)
     run = training.assemble(Path(), config, net, len(data), world.device)
     batches = training.Batches(data, config, world)
     step = training.make_step(run, batches, world, say)
