@@ -369,6 +369,53 @@ def test_a_failure_costs_one_row_and_every_row_is_written_at_once(tmp_path, monk
     assert rows[2]["ms"] is None and rows[2]["said"] == ["RuntimeError: unable to find an engine"]
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    """What measures believes in a GPU; steps are stand-ins, some of which do not fit."""
+
+    def train_step(model, size, batch, world, say, **way):
+        asked.append((size, batch, way))
+        if batch > 512 or way.get("memory") == "half" and not way.get("cuda_graph"):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return lambda: None
+
+    asked = []
+    monkeypatch.setattr(run, "World", lambda _: SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr(run, "wait", lambda _: None)
+    monkeypatch.setattr(run.gc, "collect", lambda: None)  # a second each, of sixty
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    monkeypatch.setattr(run.training, "peak_memory", lambda _: 5.0)
+    monkeypatch.setattr(run, "train_step", train_step)
+    monkeypatch.setattr(run, "floor_step", lambda *_: lambda: None)
+    return asked
+
+
+def test_throughput_on_a_gpu_begins_with_what_counts(gpu, tmp_path):
+    assert run.main(["throughput", "--batches", "128", "512", "--results", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "throughput.json").read_text())
+    names = [r["program"] for r in found["rows"] if r["batch"] == 512]
+    first = ["floor", "floor, graph", "fused, graph", "fused, compiled, graph"]
+    assert names[:4] == first and names[-1] == "layers, graph" and len(names) == len(set(names))
+    assert sorted(names) == sorted([*first, "fused", "fused, half", "layers", "fused, half, graph",
+                                    "layers, graph"])  # fmt: skip
+    assert [batch for _, batch, way in gpu if way.get("compile")] == [512], "it takes a minute"
+    assert [r["program"] for r in found["rows"] if r["said"]] == ["fused, half"] * 2
+    assert set(found["ratios"]) == {"128", "512"}
+
+
+def test_memory_on_a_gpu_finds_what_fits(gpu, tmp_path):
+    assert run.main(["memory", "--results", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "memory.json").read_text())["rows"]
+    peaks = [r for r in rows if "peak_mib" in r]
+    assert {(r["mode"], r["depth"]) for r in peaks} == {
+        (mode, depth) for mode in run.MEMORY_MODES for depth in (4, 8, 16, 32)
+    }
+    assert all(r["peak_mib"] == (None if r["mode"] == "half" else 5.0) for r in peaks)
+    largest = {r["size"]: r["largest_power_of_two"] for r in rows if r["mode"] == "default"
+               and "largest_power_of_two" in r}  # fmt: skip
+    assert largest == {32: 512, 256: 512}
+
+
 def test_a_picture_of_all_curves(tmp_path, finished):
     found = run.record(finished, "a10", "x")
     checkpoint.write_json(tmp_path / "a10-seed0.json", found)
