@@ -9,7 +9,9 @@ There, in a copy of this repository (each command is one call, and needs no seco
 
     lease.py unpack .lease/1            originals and decoded pixels, checked; again with .lease/2
     lease.py start NAME "a10" "sampling"    runs of run.py one after the other, detached
-    lease.py wait NAME --seconds 540    until they end, or the seconds are over
+    lease.py start NAME "a10 || a10 --name second -- --lr 3e-4"    the second if the first fails
+    lease.py wait NAME --seconds 540 --out FOLDER    until they end, or the seconds are over;
+                                        meanwhile, once a minute, and at the end:
     lease.py collect --out FOLDER       results, logs and pictures, small enough to travel
 
 Everything there lies in one folder outside the repository (--work).  A run that is stopped by the
@@ -39,12 +41,14 @@ CARRY = ROOT / ".lease"
 MIB = 2**20
 #: Of one call: the working tree with what is carried; one file that comes back.
 CALL, BACK = 64 * MIB, 16 * MIB
+COLLECT_SECONDS = 60
 HALVES = (
     ("data_batch_1", "data_batch_2", "data_batch_3"),
     ("data_batch_4", "data_batch_5", "test_batch"),
 )
 SUFFIX, UNPACKER = ".cfx", "cfx.py"
 MANIFEST = "manifest.json"
+OR_ELSE = " || "
 
 
 def sha256(path: Path) -> str:
@@ -140,6 +144,7 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
     """Launch the runs one after the other, detached, from a copy of the code -> the process.
 
     They end with their work or when the seconds are over: a training run then saves itself.
+    "one || other": the other where the one failed.
 
     Raises RuntimeError if a job of that name is running.
     """
@@ -155,11 +160,13 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
         shutil.copytree(ROOT / folder, code / folder, ignore=skip)
     where = ["--data-dir", "data", "--cache-dir", "cache", "--runs", "runs", "--results", "results"]
     where = [word if word.startswith("--") else str(work / word) for word in where]
-    lines = []
-    for run in runs:
+
+    def line(run: str) -> str:
         before, dashes, after = run.partition(" -- ")
         words = [sys.executable, "-u", "-m", "benchmarks.cifar10.run", *shlex.split(before)]
-        lines.append(shlex.join(words + where) + (f" -- {after}" if dashes else ""))
+        return shlex.join(words + where) + (f" -- {after}" if dashes else "")
+
+    lines = [" || ".join(map(line, run.split(OR_ELSE))) for run in runs]
     # A failed run does not stop the next; the time limit stops them all.
     script = job / "run.sh"
     script.write_text("trap 'exit 143' TERM\n" + "\n".join(lines) + "\n")
@@ -180,17 +187,27 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
     return process.pid
 
 
-def wait(name: str, work: Path, seconds: float, lines: int = 40) -> int | None:
-    """Wait for a job's end, or so many seconds; print the end of its log -> its code, or None."""
+def wait(
+    name: str, work: Path, seconds: float, lines: int = 40, out: Path | None = None
+) -> int | None:
+    """Wait for a job's end, or so many seconds; print the end of its log -> its code, or None.
+
+    What there is by then lies in `out`, and once a minute before: a call may be cut short.
+    """
     job = work / "jobs" / name
-    deadline = time.monotonic() + seconds
-    while not (job / "exit").exists() and time.monotonic() < deadline:
+    began = collected = time.monotonic()
+    while not (job / "exit").exists() and time.monotonic() < began + seconds:
         time.sleep(0.5)
+        if out and time.monotonic() > collected + COLLECT_SECONDS:
+            collect(out, work)
+            collected = time.monotonic()
     text = (job / "log").read_text(errors="replace").replace("\r", "\n")
     shown = [line for line in text.splitlines() if line.strip()]
     print("\n".join(shown[-lines:]))
     code = (job / "exit").read_text().strip() if (job / "exit").exists() else ""
     print(f"{name}: " + (f"ended with {code}" if code else "still running"), flush=True)
+    if out:
+        collect(out, work)
     return int(code) if code else None
 
 
@@ -201,8 +218,8 @@ def collect(out: Path, work: Path, limit: int = BACK) -> list[Path]:
     Raises ValueError if the archive is larger than `limit`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    archive = out / "results.tar.gz"
-    with tarfile.open(archive, "w:gz") as file:
+    archive, unfinished = out / "results.tar.gz", out / "results.part"
+    with tarfile.open(unfinished, "w:gz") as file:
         for path in sorted((work / "results").glob("*")):
             file.add(path, path.name)
         for path in sorted((work / "jobs").glob("*/log")):
@@ -212,8 +229,9 @@ def collect(out: Path, work: Path, limit: int = BACK) -> list[Path]:
             for path in [run / "config.json", run / "metrics.jsonl", run / "curve.png", *last]:
                 if path.exists():
                     file.add(path, f"runs/{run.name}/{path.name}")
-    if archive.stat().st_size > limit:
-        raise ValueError(f"{archive.name} is {archive.stat().st_size / MIB:.1f} MiB, too large")
+    if unfinished.stat().st_size > limit:
+        raise ValueError(f"{archive.name} is {unfinished.stat().st_size / MIB:.1f} MiB, too large")
+    os.replace(unfinished, archive)
     made = [archive]
     for weights in sorted((work / "runs").glob("*/ema.safetensors"))[:6]:
         if weights.stat().st_size <= limit:
@@ -230,12 +248,13 @@ Call = tuple[float, str, str]
 
 
 THERE = "python3 benchmarks/cifar10/lease.py"
-BRING = f'{THERE} collect --out "$OUT"'
-#: A step in every way of running it, then a run with its evaluations and files, on drawn faces, all
+BRING = '--out "$OUT"'
+#: A run with its evaluations and files, on drawn faces, then a step in every way of running it, all
 #: of it small: what breaks on a GPU is seen while most of the lease is left.
-REHEARSE = (
-    'for r in "throughput --batches 16" a10; do timeout 100 python3 -u -m benchmarks.cifar10.run $r'
-    " --rehearse --runs /tmp/try --results /tmp/try; done"
+REHEARSE = "; ".join(
+    f"timeout {seconds} python3 -u -m benchmarks.cifar10.run {run} --rehearse"
+    " --runs /tmp/try --results /tmp/try --cache-dir /tmp/try"
+    for seconds, run in ((150, "a10"), (60, "throughput --batches 16"))
 )
 
 
@@ -248,12 +267,13 @@ def _calls(
     `seconds` is when the runs, which the second begins, are told to end.
     """
     begin = f"{THERE} start {name} {shlex.join(runs)} --seconds {seconds}"
+    wait = f"{THERE} wait {name} {BRING} --seconds"
     last = 28.5 - minutes - 18
     return [
         (minutes, "1", f"{THERE} unpack .lease/1" + (f"; {first}" if first else "")),
-        (9, "2", f"{THERE} unpack .lease/2 && {begin} && {THERE} wait {name} --seconds 500"),
-        (9, "", f"{THERE} wait {name} --seconds 530; {BRING}"),
-        (last, "", f"{THERE} wait {name} --seconds {60 * last - 40:.0f}; {BRING}"),
+        (9, "2", f"{THERE} unpack .lease/2 && {begin} && {wait} 500"),
+        (9, "", f"{wait} 530"),
+        (last, "", f"{wait} {60 * last - 40:.0f}"),
     ]
 
 
@@ -261,12 +281,17 @@ def _tune(name: str, *more: str) -> str:
     return f"a10 --name {name} --minutes 1.5 -- --no-test " + " ".join(more)
 
 
+#: Without what may have made a run fail: a step too large, a graph or compiled code that this
+#: machine does not like.
+CAREFUL = "a10 --name a10-careful -- --lr 3e-4 --no-cuda-graph --no-compile"
+
 #: What to do with each lease, the most useful first.  Minutes are estimates.
 PLANS: dict[str, list[Call]] = {
     "1 if there is one only: a rehearsal, how fast, track A in ten minutes, its Jacobian, a small "
     "model": _calls(
-        "one", "throughput --batches 512", "a10", "sampling", "verify --of runs/a10-seed0",
-        "small --minutes 3", "memory", seconds=1380, first=REHEARSE, minutes=4.5,
+        "one", "throughput --batches 512", f"a10{OR_ELSE}{CAREFUL}", "sampling",
+        "verify --of runs/a10-careful-seed0 || verify --of runs/a10-seed0",
+        "small --minutes 3", "memory", seconds=1350, first=REHEARSE, minutes=5,
     ),
     "2 what fits, and which settings learn": _calls(
         "tune", "throughput", _tune("lr1e-3", "--lr", "1e-3"), _tune("lr2e-3", "--lr", "2e-3"),
@@ -309,6 +334,7 @@ def main(arguments: list[str] | None = None) -> int:
     made["start"].add_argument("--seconds", type=int, default=1500)
     made["wait"].add_argument("name")
     made["wait"].add_argument("--seconds", type=float, default=540)
+    made["wait"].add_argument("--out", type=Path)
     made["collect"].add_argument("--out", type=Path, required=True)
     for name in ("unpack", "start", "wait", "collect"):
         made[name].add_argument("--work", type=Path, default=WORK)
@@ -322,7 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif options.verb == "start":
         print("started, process", start(options.name, options.runs, options.work, options.seconds))
     elif options.verb == "wait":
-        wait(options.name, options.work, options.seconds)
+        wait(options.name, options.work, options.seconds, out=options.out)
     elif options.verb == "collect":
         for path in collect(options.out, options.work):
             print(f"{path.name}: {path.stat().st_size / MIB:.2f} MiB")
