@@ -34,6 +34,8 @@ _POINTS = (
     _case("two images 5 × 7 with 3 channels, two scales negative", (2, 5, 7, 3), 1),
     _case("three images 2 × 3 with 4 channels", (3, 2, 3, 4), 2),
     _case("one image 4 × 4 with 4 channels, as many as pixels a side", (1, 4, 4, 4), 3),
+    # Three: where their number is even, log(s₁·s₂·…) is defined although |·| is missing.
+    _case("two images 3 × 2 with 5 channels, three scales negative", (2, 3, 2, 5), 4),
 )
 
 register(
@@ -126,6 +128,37 @@ def actnorm_logdet(x, s):
                 lambda x, s: np.full(len(x), x.shape[1] * x.shape[2] * np.log(s).sum()),
                 "It takes the logarithm of s without |·|: where a scale is negative the result is "
                 "not a number.",
+            ),
+            Mutant(
+                "log of the product, no |s|",
+                lambda x, s: np.full(len(x), x.shape[1] * x.shape[2] * np.log(np.prod(s))),
+                "It takes the logarithm of the product of s without |·|: where an odd number of "
+                "scales is negative the product is too, and the result is not a number.",
+            ),
+            Mutant(
+                "|·| outside",
+                lambda x, s: np.full(
+                    len(x), x.shape[1] * x.shape[2] * np.abs(np.log(np.abs(s))).sum()
+                ),
+                "It adds up |log|s||. A scale below 1 squeezes the volume: its logarithm is negative "
+                "and counts as such.",
+            ),
+            Mutant(
+                "the pixels inside the log",
+                lambda x, s: np.full(len(x), np.log(x.shape[1] * x.shape[2] * np.abs(s)).sum()),
+                "h·w stands inside the logarithm. The logarithm of each |s| is counted h·w times: "
+                "h·w·sum(log|s|).",
+            ),
+            Mutant(
+                "no log",
+                lambda x, s: np.full(len(x), x.shape[1] * x.shape[2] * np.abs(s).sum()),
+                "The logarithm is missing: h·w·sum(log|s|), not h·w·sum(|s|).",
+            ),
+            Mutant(
+                "channels first",
+                lambda x, s: np.full(len(x), x.shape[2] * x.shape[3] * np.log(np.abs(s)).sum()),
+                "It counts the last two axes, w·c. The channels are the last axis here: "
+                "n, h, w, c = x.shape.",
             ),
             Mutant(
                 "sign",
@@ -238,11 +271,14 @@ def actnorm_inverse(y, s, b):
                 lambda y, s, b: (y - b) / np.abs(s),
                 "It divides by |s|. A channel turned over by a negative s must be turned back.",
             ),
-            Mutant(
-                "eps for safety",
-                lambda y, s, b: (y - b) / (s + 1e-6),
-                "It adds an ε of 10⁻⁶ to s. Forward has none, so the two are no exact partners and "
-                "every pass through the flow moves the image a little.",
+            *(
+                Mutant(
+                    f"eps of {eps}",
+                    lambda y, s, b, eps=eps: (y - b) / (s + eps),
+                    f"It adds ε = {eps} to s. Forward has none, so the two are no exact partners and "
+                    "every pass through the flow moves the image a little.",
+                )
+                for eps in (1e-5, 1e-6, 1e-8)
             ),
             Mutant(
                 "changes y",
@@ -360,6 +396,12 @@ def initial_values(x):
                 "It looks at the first image of the batch only; the statistics are over all of it.",
             ),
             Mutant(
+                "mirrored",
+                lambda x: (-_per(x, (0, 1, 2))[0], -_per(x, (0, 1, 2))[1]),
+                "Mean 0 and variance 1, but every channel comes out turned over. Take the positive "
+                "root, s = 1/σ.",
+            ),
+            Mutant(
                 "n − 1",
                 lambda x: (
                     1 / x.std(axis=(0, 1, 2), ddof=1),
@@ -399,6 +441,22 @@ def initial_values(x):
                     "does need care, but ε in all channels is not what the slide asks for.",
                 )
                 for eps in (1e-3, 1e-5, 1e-6, 1e-8)
+            ),
+            *(
+                Mutant(
+                    f"eps of {eps} in the variance",
+                    lambda x, eps=eps: (
+                        1 / np.sqrt(x.var(axis=(0, 1, 2)) + eps),
+                        -x.mean(axis=(0, 1, 2)) / np.sqrt(x.var(axis=(0, 1, 2)) + eps),
+                    ),
+                    f"It adds ε = {eps} to σ², as batch norm does, so that the variance is not quite 1.",
+                )
+                for eps in (1e-3, 1e-5, 1e-6)
+            ),
+            Mutant(
+                "s and b in one array",
+                lambda x: np.array(_per(x, (0, 1, 2))),
+                deserves="a tuple (s, b); it returned an array",
             ),
             Mutant(
                 "y itself",
@@ -523,6 +581,10 @@ class _NoPixels(SavedActNorm):
         return y, logdet / (x.shape[1] * x.shape[2])
 
 
+def _claims(self, saved=None):
+    self.s, self.b, self.initialised = *(saved or (None, None)), True
+
+
 class _SavesSpread(SavedActNorm):
     def save(self):
         return np.abs(self.s), self.b, self.initialised
@@ -630,6 +692,11 @@ class SavedActNorm:
                 _SavesSpread,
                 "It saves |s|. The sign of s is part of the layer: it says which channels are "
                 "turned over.",
+            ),
+            Mutant(
+                "says it is initialised",
+                type("Claims", (SavedActNorm,), {"__init__": _claims}),
+                deserves="(line ",
             ),
             Mutant(
                 "save returns nothing",

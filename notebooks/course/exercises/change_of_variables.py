@@ -121,6 +121,22 @@ def log_density(x, f, df):
                 "It takes the derivative at z. dz/dx is a function of x: df(x), where x is.",
             ),
             Mutant(
+                "no half",
+                lambda x, f, df: _log_normal(f(x)) - 0.5 * f(x) ** 2 + np.log(np.abs(df(x))),
+                "The normal density has −z²/2, not −z².",
+            ),
+            Mutant(
+                "p(z) for log p(z)",
+                lambda x, f, df: np.exp(_log_normal(f(x))) + np.log(np.abs(df(x))),
+                "It adds p(z) itself to a logarithm: take log p(z).",
+            ),
+            Mutant(
+                "bars outside",
+                lambda x, f, df: _log_normal(f(x)) + np.abs(np.log(df(x))),
+                "The bars stand outside the log, |log(·)|; they belong inside, log|·|. Where f falls "
+                "the log of dz/dx is not a number, and where f squeezes it is rightly negative.",
+            ),
+            Mutant(
                 "multiplies the log",
                 lambda x, f, df: _log_normal(f(x)) * np.abs(df(x)),
                 "It multiplies log p(z) by |dz/dx|. The density p(z) is multiplied by it; to its "
@@ -236,6 +252,22 @@ def log_abs_det(f, x, h):
                 lambda f, x, h: np.linalg.slogdet(2 * _differences(f, x, h))[1],
                 "The two points are 2h apart, and it divides by h: every entry of J is doubled, so "
                 "log|det J| is too large by D·log 2.",
+            ),
+            Mutant(
+                "2*h without brackets",
+                lambda f, x, h: np.linalg.slogdet(h**2 * _differences(f, x, h))[1],
+                "It divides by 2 and *multiplies* by h: Python reads `a / 2*h` as (a/2)·h. Brackets: "
+                "`/ (2*h)`.",
+            ),
+            Mutant(
+                "does not divide",
+                lambda f, x, h: np.linalg.slogdet(2 * h * _differences(f, x, h))[1],
+                "The differences are not divided by the distance of the two points, 2h.",
+            ),
+            Mutant(
+                "a step of 1",
+                lambda f, x, h: np.linalg.slogdet(_differences(f, x, 1.0) / h)[1],
+                "It nudges x_j by 1, a whole unit vector, and divides by 2h. Nudge by h: x + h·e_j.",
             ),
             Mutant(
                 "no |·|",
@@ -435,6 +467,23 @@ def compose(x, layers):
                 "It multiplies the log-dets. The determinants multiply; their logs add.",
             ),
             Mutant(
+                "the determinant",
+                lambda x, layers: (compose(x, layers)[0], np.exp(compose(x, layers)[1])),
+                "The second part is the determinant itself, a product; log|det| is asked for, the sum "
+                "of the log-dets.",
+            ),
+            Mutant(
+                "|log-dets|",
+                lambda x, layers: (compose(x, layers)[0], np.abs(_each(x, layers)).sum(0)),
+                "It adds up absolute values. A layer that squeezes space has a negative log-det, and "
+                "it counts as such.",
+            ),
+            Mutant(
+                "first layer only",
+                lambda x, layers: layers[0](x),
+                "It stops after the first layer: is the `return` inside the loop?",
+            ),
+            Mutant(
                 "does not pass h on",
                 lambda x, layers: (layers[-1](x)[0], sum(f(x)[1] for f in layers)),
                 "Every layer is given x. Hand each one what the layer before returned.",
@@ -553,6 +602,23 @@ def log_abs_det_triangular(J):
                 "log 0 = −∞. Take logs first, then add.",
             ),
             Mutant(
+                "log of the product, no |·|",
+                lambda J: np.log(np.prod(np.diag(J))),
+                "It multiplies first and leaves |·| out: a negative product has no log, and 300 small "
+                "numbers multiplied give 0 in floating point. Add up log|·| of each.",
+            ),
+            Mutant(
+                "the determinant",
+                lambda J: np.prod(np.diag(J)),
+                "That is det J itself. The log of its absolute value is asked for: sum(log|diag|).",
+            ),
+            Mutant(
+                "nansum",
+                lambda J: np.nansum(np.log(np.diag(J))),
+                "It skips in silence what is not a number, and with it all negative entries. Ask where "
+                "it comes from: log of a negative number.",
+            ),
+            Mutant(
                 "log of the sum",
                 lambda J: np.log(np.abs(np.diag(J).sum())),
                 "It takes the log of a sum, log|trace|. The sum is of logs: sum(log|diag|).",
@@ -581,8 +647,8 @@ def log_abs_det_triangular(J):
             Mutant(
                 "every entry",
                 lambda J: np.log(np.abs(J)).sum(),
-                "It takes the log of every entry, the zeros included (log 0 = −∞). Only the "
-                "diagonal counts.",
+                "It takes the log of entries off the diagonal, zeros among them (log 0 = −∞). Only "
+                "the diagonal counts.",
             ),
             Mutant(
                 "det, no |·|",

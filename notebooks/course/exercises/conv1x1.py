@@ -226,6 +226,29 @@ def conv1x1_logdet(x, W):
                 "It counts h copies of W. There is one for each pixel: h·w.",
             ),
             Mutant(
+                "w only",
+                lambda x, W: np.full(len(x), x.shape[2] * _log_abs_det(W)),
+                "It counts w copies of W. There is one for each pixel: h·w.",
+            ),
+            Mutant(
+                "channels first",
+                lambda x, W: np.full(len(x), x.shape[2] * x.shape[3] * _log_abs_det(W)),
+                "It counts the last two axes, w·c. The channels are the last axis here: "
+                "n, h, w, c = x.shape.",
+            ),
+            Mutant(
+                "to the power",
+                _full(lambda hw, W: _log_abs_det(W) ** hw),
+                "It takes log|det W| to the power h·w. The *determinant* has that power, and the log "
+                "of a power is a factor: h·w·log|det W|.",
+            ),
+            Mutant(
+                "eps",
+                _full(lambda hw, W: hw * np.log(np.abs(np.linalg.det(W)) + 1e-12)),
+                "Right for the small matrices. With 192 channels det W is 0 in floating point, and the "
+                "10⁻¹² added to it is all that is left. `np.linalg.slogdet` needs no such rescue.",
+            ),
+            Mutant(
                 "diagonal of W",
                 _full(lambda hw, W: hw * np.log(np.abs(np.diag(W))).sum()),
                 "It uses the diagonal of W only. That would do for a triangular W; this one is "
@@ -338,6 +361,12 @@ def permutation_matrix(indices):
                 lambda indices: np.eye(len(indices))[indices][::-1],
                 "The rows are the right ones, but upside down: row k belongs to indices[k].",
             ),
+            Mutant(
+                "whole rows",
+                lambda indices: np.ones((len(indices), len(indices))),
+                "Every entry is 1. `W[indices] = 1` fills whole rows; a permutation has one 1 in each "
+                "row and column: `W[np.arange(c), indices] = 1`.",
+            ),
             Mutant("the numbers", lambda indices: indices, deserves="its first argument unchanged"),
             Mutant(
                 "back as numbers", lambda indices: np.argsort(indices), deserves="should have shape"
@@ -417,6 +446,12 @@ def conv1x1_inverse(y, W):
                 "divided by det",
                 lambda y, W: y @ W.T / np.linalg.det(W),
                 "It multiplies by W / det W. Dividing by the determinant does not undo W.",
+            ),
+            Mutant(
+                "not turned back",
+                lambda y, W: np.linalg.solve(W, y.reshape(-1, len(W)).T).reshape(y.shape),
+                "The solution has the pixels as columns, (C, N·H·W); reshaped like that, it mixes "
+                "pixels and channels. Transpose first: `.T.reshape(y.shape)`.",
             ),
             Mutant(
                 "flat",
@@ -512,6 +547,12 @@ def conv1x1_layer(x, W):
                 "slogdet's sign",
                 _layer(lambda hw, W: hw * np.linalg.slogdet(W)[0]),
                 "`slogdet` returns the sign of det W first; log|det W| is the second.",
+            ),
+            Mutant(
+                "counts c too",
+                _layer(lambda hw, W: hw * len(W) * _log_abs_det(W)),
+                "It is too large by the factor c: det W already covers all c channels. Only the "
+                "pixels are counted, h·w.",
             ),
             Mutant(
                 "clipped",

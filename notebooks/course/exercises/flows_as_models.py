@@ -62,6 +62,10 @@ def log_prob(x, forward):
             Case("four examples of three numbers, squeezed", (_batch(4, 3, 1), _shrink)),
             Case("three examples of five numbers, stretched", (_batch(3, 5, 2), _stretch)),
             Case("two examples of one number", (_batch(2, 1, 3) + 1, _stretch)),
+            Case(
+                "three examples of four numbers far out, squeezed: log-dets below 0",
+                (3 * _batch(3, 4, 5), _shrink),
+            ),
         ),
         hints=(
             "Call `forward` once. It hands you z and log|det dz/dx|; two terms are to be added.",
@@ -127,6 +131,24 @@ def log_prob(x, forward):
                 "log-det of the batch",
                 lambda x, f: _parts(x, f)[0] + _parts(x, f)[1].sum(),
                 "It adds up the log-determinants of all examples. Each example has its own.",
+            ),
+            Mutant(
+                "|log-det|",
+                lambda x, f: _parts(x, f)[0] + np.abs(_parts(x, f)[1]),
+                "It takes the absolute value of the log-determinant. The bars of log|det| are inside "
+                "the log; where f squeezes space the logarithm is rightly negative.",
+            ),
+            Mutant(
+                "log of the log-det",
+                lambda x, f: _parts(x, f)[0] + np.log(np.abs(_parts(x, f)[1])),
+                "It takes the logarithm of the log-determinant. `forward` hands over log|det|, the "
+                "logarithm already: add it as it is.",
+            ),
+            Mutant(
+                "the batch's normal",
+                lambda x, f: _parts(x, f)[0].sum() + _parts(x, f)[1],
+                "It adds up log p(z) over all examples. The sum runs over the D numbers of one "
+                "example: `axis=1`.",
             ),
             Mutant(
                 "product of logs",
@@ -263,9 +285,30 @@ def sample(z, inverses, temperature):
                 "Two things: it undoes f_1 first, and it scales x rather than the noise z.",
             ),
             Mutant(
+                "each on the noise",
+                lambda z, i, t: i[0](t * z),
+                "It calls every inverse on the noise itself, or undoes f_1 only. Hand each one what "
+                "the one before returned.",
+            ),
+            Mutant(
+                "f_1 stays",
+                lambda z, i, t: sample(z, i[1:], t),
+                "It never undoes f_1: the loop stops one short. `inverses[0]` comes last.",
+            ),
+            Mutant(
+                "first layer first, no temperature",
+                lambda z, i, t: _in_order(z, i),
+                "Two things: it undoes f_1 first, and the temperature is not used.",
+            ),
+            Mutant(
                 "changes z",
                 lambda z, i, t: sample(z.__imul__(t), i, 1.0),
                 deserves="changed its argument z in place",
+            ),
+            Mutant(
+                "turns the list round",
+                lambda z, i, t: i.reverse() or _in_order(t * z, i),
+                deserves="changed its argument inverses in place",
             ),
         ),
     )

@@ -333,6 +333,17 @@ def checkerboard(h, w):
                 lambda h, w: 2 * checkerboard(h, w) - 1,
                 "The mask holds −1 and 1. A mask multiplies, so it holds 0 and 1.",
             ),
+            Mutant(
+                "one in four",
+                lambda h, w: 1.0 * ((1 - np.indices((h, w)) % 2).prod(axis=0)),
+                "It keeps the pixels whose row *and* column are even, one in four. On a chess board "
+                "odd rows with odd columns are kept too: their sum is even.",
+            ),
+            Mutant(
+                "count down the columns",
+                lambda h, w: 1.0 - np.arange(h * w).reshape(w, h).T % 2,
+                "The count runs down the columns now: stripes again, where h is even.",
+            ),
             Mutant("transposed", lambda h, w: checkerboard(w, h), deserves="should have shape"),
         ),
     )
@@ -435,6 +446,28 @@ def split_log_prob(x, prior):
                 _wrong_split(lambda z, m, ls: -0.5 * (((z - m) * np.exp(-ls)) ** 2 + _LOG)),
                 "The term −log sd is missing: this is the density of ε, not of z. Whitening "
                 "stretches space, and its log-determinant counts.",
+            ),
+            Mutant(
+                "no half",
+                _wrong_split(lambda z, m, ls: -(((z - m) * np.exp(-ls)) ** 2) - 0.5 * _LOG - ls),
+                "The normal density has −ε²/2, not −ε².",
+            ),
+            Mutant(
+                "minus sd",
+                _wrong_split(
+                    lambda z, m, ls: -0.5 * (((z - m) * np.exp(-ls)) ** 2 + _LOG) - np.exp(ls)
+                ),
+                "It subtracts sd itself; the term is −log sd, and the prior hands over log sd.",
+            ),
+            Mutant(
+                "the density of h",
+                lambda x, prior: (
+                    x[..., : x.shape[-1] // 2],
+                    split_log_prob(
+                        np.concatenate([x[..., : x.shape[-1] // 2]] * 2, axis=-1), prior
+                    )[1],
+                ),
+                "It asks how likely h is. The half that leaves is z; h only says what to expect of it.",
             ),
             Mutant(
                 "plus log sd",
@@ -602,7 +635,7 @@ def latent_shapes(h, w, c, levels):
 ''',
         solution=latent_shapes,
         truth=_model,
-        returns=("the shapes",),
+        returns=("the table",),
         cases=(
             Case("16 × 24 × 3 with L = 3", (16, 24, 3, 3)),
             Case("16 × 16 × 1 with L = 4", (16, 16, 1, 4)),
@@ -662,6 +695,12 @@ def latent_shapes(h, w, c, levels):
                 lambda h, w, c, L: np.array([(h >> k, w >> k, c << k) for k in range(L)]),
                 "It starts with the image's own height and width; the first level squeezes before "
                 "anything leaves.",
+            ),
+            Mutant(
+                "always 2c",
+                lambda h, w, c, L: np.array([(h >> k, w >> k, 2 * c) for k in range(1, L + 1)]),
+                "Every level gets the image's own c. What goes on after a split has 2c channels, and "
+                "the next level starts from those.",
             ),
             Mutant(
                 "coarsest first",
