@@ -6,13 +6,14 @@ Below that: whatever a student hands over, `check` answers with a sentence, in b
 import re
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from course import attempt as attempt_module
-from course import check, hint, progress, solution
+from course import check, hint, predict, progress, solution
 from course.attempt import PATIENCE, Budget, attempt
 from course.exercise import Case, Exercise, Mutant, identity, judge, register, registry
 from course.judge import judge_layer
@@ -150,7 +151,7 @@ def _raises_later(x, s, b):
         (lambda x, s, b: {"y": x}, "is a dict"),
         (lambda x, s, b: "text", "should be made of numbers; it is a str"),
         (lambda x, s, b: object(), "should be made of numbers; it is an object"),
-        (lambda x, s, b: (s * x + b, 0), "is a tuple"),
+        (lambda x, s, b: (s * x + b, 0), "A comma makes a tuple: return one thing alone."),
         (lambda x, s, b: 1.0, "should have shape (2, 5, 7, 3); it has shape ()"),
         (lambda x, s, b: (s * x + b)[0], "should have shape (2, 5, 7, 3)"),
         (lambda x, s, b: (s * x + b) + 0j, "is complex"),
@@ -158,6 +159,9 @@ def _raises_later(x, s, b):
         (lambda x, s, b: -(s * x + b), "wrong sign"),
         (lambda x, s, b: 35 * (s * x + b), "35 times"),
         (lambda x, s, b: s * x + b + 1e-6, "entries differ"),
+        (lambda x, s, b: (s * x + b) * (1 + 1e-8), "should be -1.0859447; it is -1.08594471."),
+        (lambda x, s, b: (s * x + b) / np.log(2), "logarithm to base 2?"),
+        (lambda x, s, b: (s * x + b) / np.log(10), "logarithm to base 10?"),
         (_float32, "float32"),
         (_torch, "torch tensor"),
         (_nothing_later, "is a `return` missing"),
@@ -190,6 +194,15 @@ def test_the_line_named_is_the_students():
 
     line = fn.__code__.co_firstlineno + 1
     assert f"(line {line}: `return np.concatenate([x, s])`)" in str(check(FORWARD, fn))
+
+
+def test_the_line_named_is_the_students_in_a_class_too():
+    class Mine(registry()["actnorm.broken"].solution):
+        def inverse(self, y):
+            return y @ self.s[:, None, None]
+
+    line = Mine.inverse.__code__.co_firstlineno + 1
+    assert f"(line {line}: `return y @ self.s" in str(check("actnorm.broken", Mine))
 
 
 def test_prints_are_shown_shortened_and_leave_the_console_alone(capsys):
@@ -276,6 +289,12 @@ def test_a_changed_argument_is_named(place):
     assert f"changed its argument {place} in place" in str(check(FORWARD, fn))
 
 
+def test_a_list_of_functions_turned_round_is_a_changed_argument():
+    outcome = attempt(lambda fs: fs.reverse(), ([identity, _raises],), ("layers",))
+    assert "changed its argument layers in place" in outcome.trouble
+    assert "list(layers)" in outcome.trouble
+
+
 def test_the_callers_arrays_survive():
     x = np.ones(3)
     attempt(lambda a: a.fill(7), (x,))
@@ -297,6 +316,9 @@ def test_unknown_and_impossible_ids():
     assert "progress() lists them all" in str(hint("zzzz"))
     assert "of type int" in str(solution(3))
     assert "of type function" in str(check(identity, identity))
+    assert "of type NoneType" in str(check(FORWARD))
+    for id in (None, 3, ["change.humps"]):
+        assert f"of type {type(id).__name__}" in str(predict(id))
 
 
 def test_hints_come_one_by_one_and_by_number(monkeypatch, tmp_path):
@@ -405,6 +427,38 @@ def test_a_wrong_number_beside_a_function_as_first_argument_gets_a_sentence():
     verdict = judge(registry()["change.logdet"], lambda f, x, h: 7.0)
     assert verdict.status == "wrong"
     assert "log|det J| should be" in verdict.message
+
+
+def test_the_factor_of_the_one_wrong_part_is_named():
+    item = registry()["change.composition"]
+
+    def minus(x, layers):
+        z, logdet = item.solution(x, layers)
+        return z, -logdet
+
+    def half(x, layers):
+        z, logdet = item.solution(x, layers)
+        return z, logdet / 2
+
+    assert judge(item, minus).message == "logdet: every value has the wrong sign."
+    assert "logdet: every value is 0.5 times" in judge(item, half).message
+
+
+@pytest.mark.parametrize("missing", [None, ...])
+def test_judge_layer_says_that_a_part_is_missing(missing):
+    verdict = judge(_layer_exercise(), lambda x, s: (s * x, missing))
+    assert f"logdet is {missing}: that part is still missing" in verdict.message
+
+
+def test_judge_layer_does_not_speak_of_batches_only_it_makes():
+    def fits_three_only(x, s):  # s has 3 numbers, and by chance there are 3 examples
+        return s * x, np.log(np.abs(s)) * x[:, 0, 0, 0]
+
+    item = _layer_exercise()
+    x, s = item.cases[0].args
+    item = replace(item, cases=(Case("three images", (np.concatenate([x, x[:1]]), s)),))
+    message = judge(item, fits_three_only).message
+    assert message.startswith("For three images: logdet[0] should be "), message
 
 
 def test_judge_layer_lets_the_reference_name_the_mistake():

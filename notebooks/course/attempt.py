@@ -20,6 +20,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -96,9 +98,12 @@ def attempt(
     for k, (before, after) in enumerate(zip(args, given, strict=True)):
         if not _same(before, after):
             name = names[k] if k < len(names) else f"number {k + 1}"
+            instead = "compute a new array (y = x + b, not x += b), or start from x.copy()."
+            if isinstance(before, list):
+                instead = f"go through it without changing it, or start from list({name})."
             return Outcome(
                 trouble=f"It changed its argument {name} in place. The caller still needs it: "
-                "compute a new array (y = x + b, not x += b), or start from x.copy().",
+                + instead,
                 printed=printed.text(),
             )
     return Outcome(value=value, undone=_is_undone(value), printed=printed.text())
@@ -193,7 +198,9 @@ def _same(a: Any, b: Any) -> bool:
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, (int, float, complex, str, bytes, type(None))):
         return a == b or (a != a and b != b)
-    return True  # layers, functions, generators: nothing we can compare in general
+    if isinstance(a, FunctionType):
+        return a is b  # a copy of a function is that function
+    return True  # layers, generators: nothing we can compare in general
 
 
 def _describe(error: BaseException, fn: Callable) -> str:
@@ -204,7 +211,7 @@ def _describe(error: BaseException, fn: Callable) -> str:
         text = ""
     text = text if len(text) <= 200 else text[:200] + "…"
     sentence = f"It raised {type(error).__name__}" + (f": {text}" if text else "")
-    home = getattr(getattr(fn, "__code__", None), "co_filename", None)
+    home = _home(fn)
     line, step = None, error.__traceback__
     while step is not None:
         if step.tb_frame.f_code.co_filename == home:
@@ -214,6 +221,15 @@ def _describe(error: BaseException, fn: Callable) -> str:
         return sentence + _end(sentence)
     source = linecache.getline(home, line).strip()
     return f"{sentence} (line {line}" + (f": `{source}`" if source else "") + ")."
+
+
+def _home(thing: Any) -> str | None:
+    """The file of a student's function, or of the functions of a class, bound up or not."""
+    if isinstance(thing, partial):  # a course's function around the student's class
+        return next(filter(None, map(_home, (*thing.args, thing.func))), None)
+    if isinstance(thing, type):
+        return next(filter(None, map(_home, vars(thing).values())), None)
+    return getattr(getattr(thing, "__code__", None), "co_filename", None)
 
 
 def _end(sentence: str) -> str:

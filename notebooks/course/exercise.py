@@ -153,7 +153,7 @@ class Result(Message):
         return self.status == "right"
 
 
-def check(id: str, fn: Callable) -> Message:
+def check(id: str, fn: Callable | None = None) -> Message:
     """Judge `fn` as an answer to the exercise `id`: not done yet, wrong and why, or right.
 
     Never raises. What it shows depends on `fn` alone, not on earlier attempts.

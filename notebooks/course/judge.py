@@ -61,13 +61,17 @@ def judge_layer(exercise: Exercise, fn: Callable) -> Verdict:
     outcome = attempt(fn, case.args, _argument_names(exercise))
     if outcome.trouble or not isinstance(outcome.value, tuple) or len(outcome.value) != 2:
         return verdict
+    if outcome.value[1] is None or outcome.value[1] is Ellipsis:
+        return verdict  # a part not written yet, and that has been said
     truth = _truth(exercise)(*case.args)
     if _difference(outcome.value[0], truth[0], exercise.rtol, "y"):
         return verdict  # y itself is wrong; the Jacobian of something else would only confuse
+    raised = []
 
     def forward(x: np.ndarray) -> tuple:
         inner = attempt(fn, (x, *case.args[1:]))
         if inner.trouble:
+            raised.append(inner.trouble)
             raise ValueError(inner.trouble)
         return inner.value
 
@@ -77,7 +81,7 @@ def judge_layer(exercise: Exercise, fn: Callable) -> Verdict:
         report = check(forward, case.args[0])
     except (ImportError, ValueError, TypeError):
         return verdict  # the comparison of values has already said what is wrong
-    if report:
+    if report or raised:  # it raised on batches that only `check` makes
         return verdict
     return replace(verdict, message=f"For {case.name}: {report.message}")
 
@@ -132,7 +136,7 @@ def _compare(exercise: Exercise, outcomes: list[Outcome]) -> Verdict:
         for v, case in zip(values, exercise.cases, strict=True)
     ):
         return Verdict("wrong", "It returns its first argument unchanged.")
-    pattern = _pattern(values, truths, exercise.rtol)
+    pattern = _pattern(values, truths, exercise.rtol, parts)
     if pattern:
         return Verdict("wrong", pattern)
     first = next(k for k, d in enumerate(differences) if d)
@@ -180,10 +184,12 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
         )
     if isinstance(got, (list, tuple, dict, set)) and not isinstance(expected, (list, dict)):
         wanted = f"an array of shape {np.shape(expected)}" if np.ndim(expected) else "a number"
-        return (
-            f"{subject} is a {type(got).__name__}; it should be {wanted}. "
-            "(`np.array(...)` turns a list into an array.)"
-        )
+        how = ""
+        if isinstance(got, tuple):
+            how = " A comma makes a tuple: return one thing alone."
+        elif isinstance(got, list) and np.ndim(expected):
+            how = " (`np.array(...)` turns a list into an array.)"
+        return f"{subject} is a {type(got).__name__}; it should be {wanted}.{how}"
     if got is None or got is Ellipsis:
         return f"{subject} is {got}: that part is still missing."
     try:
@@ -212,11 +218,35 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
     index = tuple(int(k) for k in np.argwhere(~same)[0])
     place = f"{subject}[{', '.join(map(str, index))}]" if index else subject
     many = f" {int((~same).sum())} of {same.size} entries differ." if same.size > 1 else ""
-    return f"{place} should be {_number(truth[index])}; it is {_number(value[index])}.{many}"
+    wanted, found = _apart(truth[index], value[index])
+    return f"{place} should be {wanted}; it is {found}.{many}"
 
 
-def _pattern(values: list, truths: list, rtol: float) -> str:
-    """A sign or one constant factor that explains every value, for single arrays or numbers."""
+def _pattern(values: list, truths: list, rtol: float, parts: Any) -> str:
+    """A sign or one constant factor that explains every value of the one part that is wrong."""
+    if not isinstance(truths[0], tuple):
+        return _factor(values, truths, rtol)
+    count = len(truths[0])
+    if not all(isinstance(v, tuple) and len(v) == count for v in values):
+        return ""
+    pairs = list(zip(values, truths, strict=True))
+    wrong = [k for k in range(count) if not all(_agree(v[k], t[k], rtol) for v, t in pairs)]
+    if len(wrong) != 1:
+        return ""
+    (k,) = wrong
+    sentence = _factor([v[k] for v, _ in pairs], [t[k] for _, t in pairs], rtol)
+    label = parts[k] if k < len(parts) else f"part {k + 1}"
+    return f"{label}: {sentence[0].lower()}{sentence[1:]}" if sentence else ""
+
+
+_LOGS = {
+    1 / np.log(2): " Is that a logarithm to base 2? The natural one is `np.log`.",
+    1 / np.log(10): " Is that a logarithm to base 10? The natural one is `np.log`.",
+}
+
+
+def _factor(values: list, truths: list, rtol: float) -> str:
+    """A sign or one constant factor that explains every value, for arrays or numbers."""
     if not all(isinstance(v, (np.ndarray, np.generic, int, float)) for v in values):
         return ""
     if any(np.iscomplexobj(v) for v in values):
@@ -232,15 +262,27 @@ def _pattern(values: list, truths: list, rtol: float) -> str:
     factor = float(got @ want / (want @ want))
     if factor == 0 or np.abs(got - factor * want).max() > rtol * np.abs(want).max():
         return ""
+    if abs(factor - 1) < 1e-3:  # an ε somewhere: no factor would help to find it
+        return ""
     if abs(factor + 1) < 1e-9:
         return "Every value has the wrong sign."
-    return f"Every value is {factor:.6g} times what it should be."
+    named = next((text for log, text in _LOGS.items() if np.isclose(factor, log)), "")
+    return f"Every value is {factor:.6g} times what it should be.{named}"
 
 
-def _number(z: complex) -> str:
+def _apart(a: complex, b: complex) -> tuple[str, str]:
+    """Two different numbers, with as many digits as it takes to see the difference."""
+    for digits in (6, 9, 12, 17):
+        pair = _number(a, digits), _number(b, digits)
+        if pair[0] != pair[1]:
+            break
+    return pair
+
+
+def _number(z: complex, digits: int) -> str:
     if z.imag:
-        return f"{z.real:.6g}{z.imag:+.6g}i"
-    return f"{z.real:.6g}"
+        return f"{z.real:.{digits}g}{z.imag:+.{digits}g}i"
+    return f"{z.real:.{digits}g}"
 
 
 def _kind(value: Any) -> str:

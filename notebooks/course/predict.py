@@ -84,6 +84,8 @@ def predictions() -> dict[str, Prediction]:
 def predict(id: str) -> Prediction | Message:
     """Ask before showing: the prediction `id`, its answers folded away."""
     known = predictions()
+    if not isinstance(id, str):
+        return Message(f"A prediction's id is a text; what came was of type {type(id).__name__}.")
     return known[id] if id in known else _unknown("prediction", id, known)
 
 
