@@ -10,7 +10,7 @@ that is wrong follows after "; ":
     "zero"                  the log-det is 0, or was never computed
     "h·w missing"           per pixel only, or a mean over the pixels
     "h missing", "w missing"
-    "h·w twice", "h twice", "w twice"
+    "h·w twice", "h twice", "w twice", "c twice"
     "sign flipped"          −L, which is also the log-det of the inverse
     "h² for h·w", "w² for h·w"
     "should be 0"           a layer that keeps volume says otherwise
@@ -173,6 +173,9 @@ def _factors(shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[str, fl
                 ("h² for h·w", h / w, f"h² = {h * h} was counted, and h·w = {p} belongs here"),
                 ("w² for h·w", w / h, f"w² = {w * w} was counted, and h·w = {p} belongs here"),
             ]
+        if c > 2 and c not in (h, w, p):
+            why = f"too large by the factor c = {c}: all channels are in it already"
+            table.append(("c twice", c, why))
         pixels.add(p)
         means += [c, c // 2, p * (c // 2)]
     for k in (*means, d, d // 2):

@@ -354,6 +354,7 @@ def _actnorm():
     yield "ActNorm", "Σ b", say(hw * b.sum()), "shift for scale"
     yield "ActNorm", "Σ log |b|", say(hw * np.log(np.abs(b)).sum()), "shift for scale"
     yield "ActNorm", "h² for h·w", say(H * H * log.sum()), "h² for h·w"
+    yield "ActNorm", "h·w·c", say(hw * len(s) * log.sum()), "c twice"
     yield "ActNorm", "log(|s| + 1e-6)", say(hw * np.log(np.abs(s) + 1e-6).sum()), "eps in the log"
     yield "ActNorm", "(h·w − 1)", say((hw - 1) * log.sum()), None
     wrong_axis = "sum over the wrong axis"
