@@ -295,6 +295,36 @@ def test_a_list_of_functions_turned_round_is_a_changed_argument():
     assert "list(layers)" in outcome.trouble
 
 
+@pytest.mark.parametrize(
+    "id, place, fn",
+    [
+        ("glow.log_prob", "logdets", lambda z, logdets: logdets["top"].__iadd__(1)),
+        ("glow.rewind", "layers", lambda z, layers: layers.reverse() or z),
+    ],
+)
+def test_a_change_inside_a_dict_or_a_list_is_noticed(id, place, fn):
+    assert f"changed its argument {place} in place" in str(check(id, fn))
+
+
+def test_an_array_of_objects_that_are_numbers_is_read_as_numbers():
+    item = registry()[FORWARD]
+    assert check(FORWARD, lambda *a: item.solution(*a).astype(object))
+    strange = check(FORWARD, lambda *a: np.full(a[0].shape, None))
+    assert "should be made of numbers" in str(strange)
+
+
+def test_no_constant_factor_is_named_where_there_is_none():
+    def skips(batches):
+        return np.concatenate([b for b in batches if not np.isnan(b).any()]).mean()
+
+    assert "the mean should be nan; it is 4." in str(check("training.average", skips))
+
+
+def test_booleans_are_called_so():
+    said = str(check("experiments.strange", lambda known, new, share: new > -9))
+    assert "strange[0] should be False; it is True" in said
+
+
 def test_the_callers_arrays_survive():
     x = np.ones(3)
     attempt(lambda a: a.fill(7), (x,))

@@ -98,7 +98,7 @@ def attempt(
     for k, (before, after) in enumerate(zip(args, given, strict=True)):
         if not _same(before, after):
             name = names[k] if k < len(names) else f"number {k + 1}"
-            instead = "compute a new array (y = x + b, not x += b), or start from x.copy()."
+            instead = f"compute a new array (y = x + b, not x += b), or start from {name}.copy()."
             if isinstance(before, list):
                 instead = f"go through it without changing it, or start from list({name})."
             return Outcome(
@@ -196,11 +196,16 @@ def _same(a: Any, b: Any) -> bool:
         )
     if isinstance(a, (list, tuple)) and type(a) is type(b):
         return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    if type(a).__module__.startswith("reference."):  # layers: a list of them may be turned round
+        kept = vars(b)  # where a layer may have cached something meanwhile
+        return type(a) is type(b) and all(_same(v, kept.get(k)) for k, v in vars(a).items())
     if isinstance(a, (int, float, complex, str, bytes, type(None))):
         return a == b or (a != a and b != b)
     if isinstance(a, FunctionType):
         return a is b  # a copy of a function is that function
-    return True  # layers, generators: nothing we can compare in general
+    return True  # generators: nothing we can compare in general
 
 
 def _describe(error: BaseException, fn: Callable) -> str:

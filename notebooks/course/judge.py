@@ -196,6 +196,8 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
         value, truth = np.asarray(got), np.asarray(expected)
     except Exception:
         value = np.asarray(None)
+    if value.dtype == object and all(isinstance(v, (int, float, np.number)) for v in value.flat):
+        value = value.astype(float)  # made with dtype=object: plain numbers all the same
     if value.dtype.kind not in "biufc":
         return f"{subject} should be made of numbers; it is {_kind(got)}."
     if truth.dtype.kind not in "biufc":  # compared with an argument that is a function
@@ -208,6 +210,7 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
         return f"{subject} is {value.dtype}; it should be float64, or digits are lost."
     if value.size == 0:
         return ""
+    flags = value.dtype == truth.dtype == bool
     value, truth = value.astype(complex), truth.astype(complex)
     scale = np.abs(truth[np.isfinite(truth)]).max(initial=0.0) or 1.0
     with np.errstate(all="ignore"):
@@ -219,6 +222,8 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
     place = f"{subject}[{', '.join(map(str, index))}]" if index else subject
     many = f" {int((~same).sum())} of {same.size} entries differ." if same.size > 1 else ""
     wanted, found = _apart(truth[index], value[index])
+    if flags:
+        wanted, found = bool(truth[index]), bool(value[index])
     return f"{place} should be {wanted}; it is {found}.{many}"
 
 
@@ -257,7 +262,7 @@ def _factor(values: list, truths: list, rtol: float) -> str:
         shapes = all(np.shape(v) == np.shape(t) for v, t in zip(values, truths, strict=True))
     except (ValueError, TypeError):
         return ""
-    if not shapes or got.size < 2 or not np.isfinite(got).all() or not (want != 0).any():
+    if not shapes or got.size < 2 or not np.isfinite([got, want]).all() or not (want != 0).any():
         return ""
     factor = float(got @ want / (want @ want))
     if factor == 0 or np.abs(got - factor * want).max() > rtol * np.abs(want).max():
