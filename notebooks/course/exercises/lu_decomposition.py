@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import scipy.linalg
+import torch
 from scipy.linalg import lu, solve_triangular
 
 from course.attempt import attempt
@@ -18,13 +19,13 @@ from reference import Conv1x1LU, jacobian
 NOTEBOOK = "06_lu_decomposition"
 
 
-def _factors(c, seed):
+def _factors(c, seed, size=1.0):
     """p with p ≠ p⁻¹; L and U well away from 0, and s of both signs, with an odd number of −."""
     rng = np.random.default_rng(seed)
     p = np.roll(np.arange(c), 1)
     l = np.tril(rng.uniform(0.3, 0.9, (c, c)) * rng.choice([-1, 1], (c, c)), -1) + np.eye(c)
     u = np.triu(rng.uniform(0.4, 1.5, (c, c)) * rng.choice([-1, 1], (c, c)), 1)
-    s = rng.uniform(0.4, 2.5, c)
+    s = size * rng.uniform(0.4, 2.5, c)
     s[0] = -s[0]
     return p, l, u, s
 
@@ -268,19 +269,23 @@ def factorise(W):
 
 
 def _routines(*names):
-    """Those of NumPy and SciPy of these names."""
-    modules = (np.linalg, scipy.linalg)
+    """Those of NumPy, SciPy and PyTorch of these names."""
+    modules = (np.linalg, scipy.linalg, torch.linalg, torch)
     return tuple((m, name) for m in modules for name in names if hasattr(m, name))
 
 
-_FACTORISATIONS = _routines("lu", "lu_factor", "qr", "svd", "svdvals", "eig", "eigvals")
-_DETERMINANTS = _routines("det", "slogdet") + _FACTORISATIONS  # which a determinant is read from
-_INVERSES = _routines("inv", "pinv")
-_SOLVERS = _routines("solve", "lstsq") + _FACTORISATIONS
+_FACTORISATIONS = _routines(
+    *("lu", "lu_factor", "qr", "svd", "svdvals", "eig", "eigvals", "eigh", "eigvalsh"),
+    *("cholesky", "cho_factor"),
+)
+_DETERMINANTS = _routines("det", "slogdet", "logdet") + _FACTORISATIONS  # or read from one
+_INVERSES = _routines("inv", "inverse", "pinv", "pinverse", "matrix_power", "tensorinv")
+_SOLVERS = _routines("solve", "lstsq", "tensorsolve") + _FACTORISATIONS
+UNCOUNTED = _DETERMINANTS + _INVERSES + _SOLVERS + _routines("solve_triangular", "lu_solve")
 
 
 @contextmanager
-def _watched(routines, fn):
+def watched(routines, fn):
     """Yield a list that collects which routines `fn` calls meanwhile, under whatever name."""
     called, undo = [], []
 
@@ -313,7 +318,7 @@ def _judge_without(*forbidden):
         if verdict.status != "right":
             return verdict
         for routines, says in forbidden:
-            with _watched(routines, fn) as called:
+            with watched(routines, fn) as called:
                 attempt(fn, exercise.cases[0].args)
             if called:
                 return replace(verdict, status="wrong", message=says.format(f"`{called[0]}`"))
@@ -328,6 +333,10 @@ def _judge_without(*forbidden):
 def lu_logdet(x, p, l, u, s):
     n, h, w, c = x.shape
     return np.full(n, h * w * np.log(np.abs(s)).sum())
+
+
+def _gram(W):
+    return W @ W.T
 
 
 def _measured(x, p, l, u, s):
@@ -368,7 +377,10 @@ def lu_logdet(x, p, l, u, s):
             Case(
                 "three images 2 × 3 with 5 channels", (_images((3, 2, 3, 5), 2), *_factors(5, 22))
             ),
-            Case("one image 3 × 3 with 3 channels", (_images((1, 3, 3, 3), 3), *_factors(3, 23))),
+            Case(
+                "one image 3 × 3 with 3 channels, |det W| < 1",
+                (_images((1, 3, 3, 3), 3), *_factors(3, 23, size=0.3)),
+            ),
         ),
         hints=(
             "|det P| = 1 and det L = 1. U + diag(s) is triangular with s on its diagonal.",
@@ -392,6 +404,12 @@ def lu_logdet(x, p, l, u, s):
                 "sign",
                 lambda x, p, l, u, s: -lu_logdet(x, p, l, u, s),
                 "The sign is turned over: this is the log-determinant of the inverse.",
+            ),
+            Mutant(
+                "|sum|",
+                lambda x, p, l, u, s: np.abs(lu_logdet(x, p, l, u, s)),
+                "It takes |·| of the sum. The bars belong to each s, before the log: a map that "
+                "shrinks volume has a negative log-determinant.",
             ),
             Mutant(
                 "trace of log|W|",
@@ -444,6 +462,26 @@ def lu_logdet(x, p, l, u, s):
                     len(x), x.shape[1] * x.shape[2] * np.linalg.slogdet(build_matrix(p, l, u, s))[1]
                 ),
                 deserves="It computes a determinant, with `numpy.linalg.slogdet`",
+            ),
+            Mutant(
+                "slogdet of PyTorch",
+                lambda x, p, l, u, s: np.full(
+                    len(x),
+                    x.shape[1]
+                    * x.shape[2]
+                    * torch.slogdet(torch.tensor(build_matrix(p, l, u, s)))[1].item(),
+                ),
+                deserves="It computes a determinant, with `torch.slogdet`",
+            ),
+            Mutant(
+                "Cholesky",
+                lambda x, p, l, u, s: np.full(
+                    len(x),
+                    x.shape[1]
+                    * x.shape[2]
+                    * np.log(np.diag(np.linalg.cholesky(_gram(build_matrix(p, l, u, s))))).sum(),
+                ),
+                deserves="It computes a determinant, with `numpy.linalg.cholesky`",
             ),
             Mutant(
                 "singular values",
@@ -563,6 +601,18 @@ def lu_inverse(y, p, l, u, s):
                 "inv",
                 lambda y, p, l, u, s: y @ np.linalg.inv(build_matrix(p, l, u, s)).T,
                 deserves="It inverts a matrix with `numpy.linalg.inv`",
+            ),
+            Mutant(
+                "inverse of PyTorch",
+                lambda y, p, l, u, s: (
+                    y @ torch.inverse(torch.tensor(build_matrix(p, l, u, s))).numpy().T
+                ),
+                deserves="It inverts a matrix with `torch.inverse`",
+            ),
+            Mutant(
+                "power −1",
+                lambda y, p, l, u, s: y @ np.linalg.matrix_power(build_matrix(p, l, u, s), -1).T,
+                deserves="It inverts a matrix with `numpy.linalg.matrix_power`",
             ),
             Mutant(
                 "solve",
