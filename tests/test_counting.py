@@ -67,7 +67,7 @@ def test_a_copy_books_in_the_same_tally():
 
 def test_free_of_charge():
     s = counted([1.0, -2.0])
-    -s, np.abs(s), s[0] < s[1], s[0] == 1, np.sort(s)  # noqa: B018
+    -s, np.abs(s), np.fabs(s), s[0].item(), s[0] < s[1], s[0] == 1, np.sort(s)  # noqa: B018
     assert s[0].tally.total == 0
 
 

@@ -79,6 +79,14 @@ class Number:
     __truediv__, __rtruediv__ = _booked("/", operator.truediv)
     __pow__, __rpow__ = _booked("power", operator.pow)
 
+    def fabs(self) -> Number:
+        """What ``np.fabs`` calls."""
+        return abs(self)
+
+    def item(self) -> Number:
+        """Itself, as ``.item()`` of NumPy's and PyTorch's numbers."""
+        return self
+
     def log(self) -> Number:
         """ln of it: what ``np.log`` calls."""
         return self._book("log", math.log(self.value) if self.value > 0 else math.nan)

@@ -111,7 +111,7 @@ def mistakes(answer: dict[str, Any]) -> list[str]:
     }
     found = []
     for layer, row in rows.items():
-        found += _row(layer, [str(name).strip().upper() for name in row])
+        found += _row(layer, [str(name or "").strip().upper() for name in row])
     missing = [layer for layer in LAYERS if layer not in rows]
     if missing:
         found.append(

@@ -3,6 +3,7 @@
 # ruff: noqa: E741  (l is the slide's name)
 
 import numpy as np
+import scipy.linalg
 from scipy.linalg import lu
 
 from course.attempt import attempt
@@ -12,6 +13,8 @@ from course.formula import LAYERS, grade
 from course.judge import RIGHT, Verdict, judge_values
 from course.matching import is_empty, mistakes
 from course.predict import ask
+
+from .lu_decomposition import UNCOUNTED, watched
 
 NOTEBOOK = "11_questions"
 
@@ -273,10 +276,10 @@ def fast_logdet(p, l, u, s, h, w):
     return h * w * np.log(np.abs(s)).sum()
 
 
-def factors(c: int, seed: int) -> tuple:
+def factors(c: int, seed: int, size: float = 1.0) -> tuple:
     """p, l, u, s of a matrix of c channels, s of both signs."""
     rng = np.random.default_rng(seed)
-    p, l, upper = lu(rng.normal(size=(c, c)) + np.diag(np.full(c, 1.5)), p_indices=True)
+    p, l, upper = lu(size * (rng.normal(size=(c, c)) + np.diag(np.full(c, 1.5))), p_indices=True)
     s = np.diag(upper).copy()
     s[0] = -abs(s[0])
     return p, l, upper - np.diag(np.diag(upper)), s
@@ -314,8 +317,11 @@ SIZES = (16, 32)
 """Channels at which operations are counted, the second twice the first."""
 
 
-def _judge_counted(make, limit, budget: str, advice: str):
-    """A judge of values first, then of the operations that ``fn(*make(c, tally))`` took."""
+def _judge_counted(make, limit, budget: str, advice: str, nearly: str = ""):
+    """A judge of values first, then of the operations that ``fn(*make(c, tally))`` took.
+
+    `nearly` takes the place of `advice` where the operations grow as slowly as they should.
+    """
 
     def judge(exercise: Exercise, fn) -> Verdict:
         verdict = judge_values(exercise, fn)
@@ -334,14 +340,23 @@ def _judge_counted(make, limit, budget: str, advice: str):
                     f"({outcome.trouble})",
                 )
             spent.append(tally.total)
+        with watched(UNCOUNTED, fn) as called:
+            attempt(fn, exercise.cases[0].args)
+        if called:
+            return Verdict(
+                "wrong",
+                f"The result is right. It calls `{called[0]}`, where nothing can be counted: "
+                f"write it out. {advice}",
+            )
         words = f"{spent[0]:,} operations at c = {SIZES[0]} and {spent[1]:,} at c = {SIZES[1]}"
         if all(n <= limit(c) for c, n in zip(SIZES, spent, strict=True)):
             return Verdict("right", f"{RIGHT.message} It took {words}.")
         power = np.log2(spent[1] / spent[0])
+        near = nearly and spent[1] * limit(SIZES[0]) < 1.1 * spent[0] * limit(SIZES[1])
         return Verdict(
             "wrong",
             f"The result is right, but it took {words}: they grow about like "
-            f"c to the power {power:.1f}. {budget} {advice}",
+            f"c to the power {power:.1f}. {budget} {nearly if near else advice}",
         )
 
     return judge
@@ -381,6 +396,7 @@ def fast_logdet(p, l, u, s, h, w):
             Case("8 channels, 2 × 1 pixels", (*factors(8, 2), 2, 1)),
             Case("1 channel, 4 × 4 pixels", (*factors(1, 3), 4, 4)),
             Case("384 channels, 2 × 3 pixels", (*factors(384, 4), 2, 3)),
+            Case("6 channels, |det W| < 1", (*factors(6, 5, size=0.3), 2, 3)),
         ),
         hints=(
             "det P = ±1 and det L = 1. U + diag(s) is triangular.",
@@ -407,6 +423,17 @@ def fast_logdet(p, l, u, s, h, w):
                 "sign",
                 lambda p, l, u, s, h, w: -fast_logdet(p, l, u, s, h, w),
                 "The sign is turned over: that is the inverse's.",
+            ),
+            Mutant(
+                "|sum|",
+                lambda *a: abs(fast_logdet(*a)),
+                "It takes |·| of the sum. The bars belong to each s, before the log: a map that "
+                "shrinks volume has a negative log-determinant.",
+            ),
+            Mutant(
+                "slogdet of plain numbers",
+                lambda p, l, u, s, h, w: h * w * np.linalg.slogdet(np.diag(s.astype(float)))[1],
+                deserves="It calls `numpy.linalg.slogdet`",
             ),
             Mutant(
                 "product first",
@@ -486,6 +513,21 @@ def _gauss_jordan(p, l, u, s, y):
     return A[:, -1]
 
 
+def _whole_rows(p, l, u, s, y):
+    """Right, with as many products by 0 as others."""
+    v, x = 0 * y, 0 * y
+    for i in range(len(s)):
+        v[i] = y[np.argsort(p)][i] - l[i] @ v
+    for i in reversed(range(len(s))):
+        x[i] = (v[i] - u[i] @ x) / s[i]
+    return x
+
+
+def _by_scipy(p, l, u, s, y):
+    v = scipy.linalg.solve_triangular(l, y[np.argsort(p.astype(int))], lower=True)
+    return scipy.linalg.solve_triangular(u + np.diag(s), v)
+
+
 def _by(change):
     return lambda p, l, u, s, y: _solve(*change(p, l, u, s), y)
 
@@ -513,6 +555,9 @@ def fast_solve(p, l, u, s, y):
             lambda c: 2 * c * c + 8 * c,
             "At most about 2c² are allowed.",
             "Undo P, then go down through L row by row, then up through U + diag(s).",
+            "The power is right; what is too much are numbers that are 0: in row i of l only j < i "
+            "counts, in row i of u only j > i. P is an order, not a matrix, and `u + np.diag(s)` "
+            "adds c² numbers to change c.",
         ),
         returns=("x",),
         cases=(
@@ -530,6 +575,12 @@ def fast_solve(p, l, u, s, y):
         mutants=(
             Mutant("np.linalg.solve", _solve, deserves="not through `np.linalg`"),
             Mutant("elimination", _gauss_jordan, deserves="like c to the power 3.0"),
+            Mutant("whole rows", _whole_rows, deserves="what is too much are numbers that are 0"),
+            Mutant(
+                "SciPy on plain numbers",
+                lambda *a: _by_scipy(*(np.asarray(v, float) for v in a)),
+                deserves="It calls `scipy.linalg.solve_triangular`",
+            ),
             Mutant(
                 "p forgotten",
                 _by(lambda p, l, u, s: (np.arange(len(p)), l, u, s)),
