@@ -71,10 +71,11 @@ def _shares(*keep):
     return fn
 
 
-def _without_pixels(which):
+def _without_pixels(*which):
     def fn(x, *parameters):
         y, *parts = _pieces(x, *parameters)
-        parts[which] = parts[which] / (x.shape[1] * x.shape[2])
+        for k in which:
+            parts[k] = parts[k] / (x.shape[1] * x.shape[2])
         return y, sum(parts)
 
     return fn
@@ -191,6 +192,12 @@ def step_of_flow(x, s, b, W, net):
                 _without_pixels(1),
                 "y is right; the share of the 1×1 convolution lacks the factor h·w: the same W "
                 "acts at every pixel.",
+            ),
+            Mutant(
+                "no h·w at all",
+                _without_pixels(0, 1),
+                "y is right; the shares of actnorm and of the 1×1 convolution lack the factor h·w: "
+                "the same s and the same W act at every pixel.",
             ),
             Mutant(
                 "x W for W x",
@@ -408,6 +415,17 @@ def log_prob(latents, logdets):
                     )
                 ),
                 "The factor ½ of the Gaussian is missing: log N(z; 0, 1) = −½(z² + log 2π).",
+            ),
+            Mutant(
+                "density first",
+                _book(
+                    lambda latents: sum(
+                        np.log(np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)).sum(axis=(1, 2, 3))
+                        for z in latents
+                    )
+                ),
+                "It computes the density first and takes its logarithm afterwards: from |z| ≈ 39 on "
+                "exp(−z²/2) is 0 in float64, and the log of that −∞. Write the logarithm out.",
             ),
             Mutant(
                 "Gaussian's sign",
