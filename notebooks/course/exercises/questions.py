@@ -352,7 +352,7 @@ def _judge_counted(make, limit, budget: str, advice: str, nearly: str = ""):
         if all(n <= limit(c) for c, n in zip(SIZES, spent, strict=True)):
             return Verdict("right", f"{RIGHT.message} It took {words}.")
         power = np.log2(spent[1] / spent[0])
-        near = nearly and spent[1] * limit(SIZES[0]) < 1.1 * spent[0] * limit(SIZES[1])
+        near = nearly and power < np.log2(limit(SIZES[1]) / limit(SIZES[0])) + 0.5
         return Verdict(
             "wrong",
             f"The result is right, but it took {words}: they grow about like "
@@ -576,6 +576,13 @@ def fast_solve(p, l, u, s, y):
             Mutant("np.linalg.solve", _solve, deserves="not through `np.linalg`"),
             Mutant("elimination", _gauss_jordan, deserves="like c to the power 3.0"),
             Mutant("whole rows", _whole_rows, deserves="what is too much are numbers that are 0"),
+            Mutant(
+                "P as a matrix",
+                lambda p, l, u, s, y: fast_solve(
+                    np.arange(len(p)), l, u, s, np.eye(len(p))[p].T @ y
+                ),
+                deserves="P is an order, not a matrix",
+            ),
             Mutant(
                 "SciPy on plain numbers",
                 lambda *a: _by_scipy(*(np.asarray(v, float) for v in a)),
