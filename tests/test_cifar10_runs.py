@@ -7,7 +7,9 @@ import math
 import os
 import shlex
 import subprocess
+import sys
 import tarfile
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 from benchmarks.cifar10 import lease, predict, run
 from benchmarks.peers import PEERS
 from glowlite import Glow, checkpoint
+from glowlite.data import drawn
 from glowlite.glow import GlowConfig
 from glowlite.info import macs
 from glowlite.presets import PRESETS, TrainConfig
@@ -139,8 +142,9 @@ def test_every_command_of_the_plan_can_be_given(monkeypatch):
             for words in (c.split() for c in command.split(" && ") if " start " in c):
                 runs = shlex.split(" ".join(words))
                 for line in runs[4 : runs.index("--seconds")]:
-                    assert run.main(shlex.split(line)) == 0
-        assert all('--out "$OUT"' in command for _, _, command in calls[2:]), "or nothing returns"
+                    for one in line.split(lease.OR_ELSE):
+                        assert run.main(shlex.split(one)) == 0
+        assert all('--out "$OUT"' in command for _, _, command in calls[1:]), "or nothing returns"
     assert {"throughput", "a10", "a25", "b25", "small", "verify", *run.FIGURE3} <= set(asked)
 
 
@@ -152,11 +156,23 @@ def test_the_rehearsal_is_commands_that_run(tmp_path):
         ["sh", "-c", lease.REHEARSE], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    where = "--rehearse --runs /tmp/try --results /tmp/try"
+    where = "--rehearse --runs /tmp/try --results /tmp/try --cache-dir /tmp/try"
     assert told.stdout.splitlines() == [
         f"-u -m benchmarks.cifar10.run {what} {where}"
-        for what in ("throughput --batches 16", "a10")
+        for what in ("a10", "throughput --batches 16")
     ]
+
+
+def test_the_rehearsal_needs_no_package_that_is_not_there(tmp_path, monkeypatch):
+    """A GPU's image has what torch's users have: not pooch, which knows where caches go."""
+    for name in ("pooch", "platformdirs", "lmdb", "tensorboard"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delenv("GLOWLITE_CACHE", raising=False)
+    monkeypatch.setattr(drawn, "COUNTS", {"train": 100, "test": 10})
+    training, _ = lease.REHEARSE.replace("/tmp/try", str(tmp_path)).split("; ")
+    words = training.split()[training.split().index("benchmarks.cifar10.run") + 1 :]
+    assert run.main([*words, "--minutes", "0.01", "--device", "cpu"]) == 0
+    assert (tmp_path / "a10-seed0.json").exists()
 
 
 def test_a_job_finds_what_was_carried(tmp_path, monkeypatch):
@@ -191,6 +207,49 @@ def test_a_job_runs_on_its_own_and_is_stopped_by_the_clock(tmp_path, capsys, mon
     assert lease.wait("long", work, 0.1) is None
     assert lease.wait("long", work, 30) in (124, 143)
     assert "begun" in capsys.readouterr().out
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A lease whose runs do what their first word says."""
+    folder = tmp_path / "root" / "benchmarks" / "cifar10"
+    folder.mkdir(parents=True)
+    (tmp_path / "root" / "glowlite").mkdir()
+    for package in (folder, folder.parent):
+        (package / "__init__.py").touch()
+    (folder / "run.py").write_text(
+        "import pathlib, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))\n"
+        "print(*sys.argv[1:2], *sys.argv[sys.argv.index('--results') + 2:], flush=True)\n"
+        "if sys.argv[1] == 'sleep': time.sleep(60)\n"
+        "sys.exit(sys.argv[1] == 'fail')\n"
+    )
+    monkeypatch.setattr(lease, "ROOT", tmp_path / "root")
+    return tmp_path / "work"
+
+
+def test_the_other_run_is_made_where_the_one_failed(job):
+    lease.start("j", ["fail || second -- --lr 3e-4", "third || never"], job, 60)
+    assert lease.wait("j", job, 60) == 0
+    assert (job / "jobs/j/log").read_text().splitlines() == ["fail", "second -- --lr 3e-4", "third"]
+
+
+def test_the_clock_is_no_failure(job):
+    """A run that is told to end, and ends with a code of its own, is not begun another way."""
+    lease.start("j", ["sleep || never", "never"], job, 4)
+    assert lease.wait("j", job, 60) in (124, 143)
+    assert (job / "jobs/j/log").read_text().splitlines() == ["sleep"]
+
+
+def test_what_is_there_is_brought_while_one_waits(job, tmp_path, monkeypatch):
+    """A call that is cut short brings what it had: its files of the last minute."""
+    monkeypatch.setattr(lease, "COLLECT_SECONDS", 0.2)
+    (job / "results").mkdir(parents=True)
+    seen, collect = [], lease.collect
+    monkeypatch.setattr(lease, "collect", lambda *a: seen.append(time.monotonic()) or collect(*a))
+    lease.start("j", ["sleep"], job, 3)
+    lease.wait("j", job, 60, out=tmp_path / "out")
+    assert len(seen) > 2 and {p.name for p in (tmp_path / "out").iterdir()} == {"results.tar.gz"}
 
 
 def test_what_comes_back_is_small_and_whole(tmp_path):
