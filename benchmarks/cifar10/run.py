@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gc
+import itertools
 import json
 import os
 import shlex
@@ -409,11 +411,13 @@ def sampling(options: argparse.Namespace, done: Done) -> None:
         net = build({**model, "shape": [3, size, size]}).to(world.device).eval()
         noise = seeded(0, device=world.device)
         net.initialize(to_tensor(noise_set(4, size).images, world.device), generator=noise)
-        for n in counts:
-            taken = timed(lambda n=n, m=net: m.sample(n, temperature=0.7), world.device, 2, 1, 9)
-            row = {"preset": name, "size": size, "images": n, "ms": round(1e3 * taken, 2)}
-            rows.append(row)
-            print(json.dumps(row), flush=True)
+        for n, frozen in itertools.product(counts, (False, True)):
+            with net.frozen() if frozen else contextlib.nullcontext():
+                sample = functools.partial(net.sample, n, temperature=0.7)
+                taken = timed(sample, world.device, 2, 1, 9)
+            row = {"preset": name, "size": size, "images": n, "frozen": frozen}
+            rows.append({**row, "ms": round(1e3 * taken, 2)})
+            print(json.dumps(rows[-1]), flush=True)
             done({"rows": rows, "note": "float32, launched from Python, no graph"})
 
 
