@@ -178,3 +178,17 @@ def test_said_in_other_ways(question, text, concepts):
     assert [name for name in result.found if name.startswith(tuple(asked))] == result.found
     assert len(result.found) == len(asked), result
     assert not result.contradictory
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The logarithm of the absolute value of the determinant of the Jacobian.",
+        "log of |det| of the Jacobian matrix",
+        "Логарифм модуля определителя якобиана.",
+        "Логарифм абсолютной величины определителя матрицы Якоби",
+    ],
+)
+def test_a_definition_needs_no_verb(text: str) -> None:
+    found = reflect("1", text).found
+    assert found == ["log of the Jacobian determinant", "absolute value"]

@@ -229,7 +229,9 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
 # What makes words a statement. Stems, English and Russian; "=", a colon, a dash with spaces and
 # "the logarithm of …" by itself count.
 RELATION = re.compile(
-    r"=|≈|→|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\blog\w* of\b|\|\s*det|логарифм\w* (?:модул[яей]|определител[яей]|детерминант[аов]|абсолютн)|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
+    r"=|≈|→|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\blog\w* of\b|\|\s*det"
+    r"|логарифм\w* (?:модул[яей]|определител[яей]|детерминант[аов]|абсолютн)"
+    r"|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
     r"|gives?|uses?|takes?|makes?|passes|stays?|becomes?|equals?|says?|measures?|tells?|goes"
     r"|(?:re)?writ\w+|solv(?:e|es|ing)|computes?|predicts?|scal(?:es|ed)|shifts|multipl(?:y|ies)"
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
