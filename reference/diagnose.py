@@ -157,7 +157,9 @@ def _factors(shape: tuple[int, ...], out: tuple[int, ...]) -> list[tuple[str, fl
     table: list[tuple[str, float, str]] = []
     means: list[int] = []
     pixels: set[int] = set()
-    for h, w, c in dict.fromkeys(s for s in (shape, out) if len(s) == 3):
+    # (H, W, C); a signal (L, C) has w = 1, and of (T, H, W, C) the w is H·W.
+    images = ((s[0], int(np.prod(s[1:-1])), s[-1]) for s in (shape, out) if len(s) > 1)
+    for h, w, c in dict.fromkeys(images):
         p = h * w
         if p > 1:
             table += [
@@ -301,7 +303,10 @@ def inverse_mistakes(
     def same(guess: np.ndarray) -> bool:
         if guess.shape != fb.shape or not np.all(np.isfinite(guess)):
             return False
-        return bool(np.all(np.abs(fb - guess) <= close * 10 + 1e-9 * np.abs(guess)))
+        near = close * 10 + 1e-9 * np.abs(guess)
+        if np.all(np.abs(guess - fx) <= 4 * near):
+            return False  # no different from being right, so no explanation
+        return bool(np.all(np.abs(fb - guess) <= near))
 
     gap = np.abs(fb - fx).max()
     if gap <= 1e-5 * scale and np.array_equal(fb, fb.astype(np.float32)):
@@ -332,8 +337,10 @@ def inverse_mistakes(
                 if not any(m.name == name for m in found) and same(guess):
                     found.append(Mistake(name, sentence))
             if not found and gap < 1e-2 * scale:
-                eps = ((fy - t) / fb - d)[np.abs(fb - fx) > 10 * tolerance]
-                usual = float(np.median(eps)) if eps.size else 0.0
+                off = np.abs(fb - fx) > 10 * tolerance
+                eps = ((fy - t) / fb - d)[off]
+                most = np.mean(off[[_touched(j) for j in jacobians]]) > 0.5
+                usual = float(np.median(eps)) if eps.size and most else 0.0
                 if usual and np.mean(np.abs(eps - usual) < 0.05 * abs(usual)) > 0.7:
                     text = f"as if a small constant, about {abs(usual):.0e}, were in one of the two"
                     return [Mistake("eps in one only", text)]

@@ -563,3 +563,22 @@ def test_tensors_that_a_module_makes_anew_are_float64_meanwhile():
     assert torch.zeros(1).dtype == torch.float32  # as before
     late = lambda x: (2 * x, torch.full((len(x),), x[0].numel() * np.log(2)).float())  # noqa: E731
     assert check(late, torch.from_numpy(X)).mistake == "float32"
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (2, 3, 5, 3)])
+def test_signals_and_films_have_pixels_too(shape):
+    pixels = np.prod(shape[:-1])
+    x = np.random.default_rng(1).standard_normal((2, *shape))
+    assert check(lambda x: (S * x, np.full(len(x), pixels * LOG_S)), x, lambda y: y / S)
+    assert check(lambda x: (S * x, np.full(len(x), LOG_S)), x).mistake == "h·w missing"
+
+
+def test_an_inverse_that_is_nearly_right_is_given_no_name_that_does_not_fit():
+    def one_pixel(y):
+        x = y / S
+        x[:, 0, 0, 0] *= 1 + 1e-7
+        return x
+
+    for inverse in (one_pixel, lambda y: y / (S * [1, 1, 1 + 1e-8])):
+        assert check(scale, X, inverse).mistake == "imprecise"
+    assert check(scale, X, lambda y: y / (S + 1e-8)).mistake == "eps in one only"
