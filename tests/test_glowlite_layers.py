@@ -300,6 +300,12 @@ def test_a_constant_channel_gives_no_infinity():
     torch.testing.assert_close(layer.inverse(y), x, atol=1e-6, rtol=0)
 
 
+def test_hidden_weights_start_as_the_authors():
+    made = network.CouplingNet(16, 64, 8, generator=generator())
+    for weights in (made.conv1.weight, made.conv1.edge, made.conv2.weight):
+        assert weights.std().item() == pytest.approx(0.05, rel=0.1)
+
+
 @pytest.mark.parametrize("scale", coupling.SCALES)
 def test_a_new_coupling_hardly_moves_anything(scale):
     layer = glowlite.AffineCoupling(net(2, 4), scale)
