@@ -57,6 +57,7 @@ def test_the_temperature_slider_shows_the_model_at_that_temperature(model):
         x = model.sample(5, temperature=t, generator=noise)
         expected = model.to_images(x).permute(0, 2, 3, 1).numpy()
         np.testing.assert_array_equal(faces(panel, 5), expected)
+        np.testing.assert_array_equal(panel.at(t).permute(0, 2, 3, 1), expected)
 
 
 def test_the_same_noise_at_every_temperature_and_one_image_at_0(model):

@@ -59,10 +59,14 @@ class TemperaturePanel(widgets.VBox):
         self._draw()
         super().__init__([self.temperature, self.picture])
 
-    def _draw(self, _change: object = None) -> None:
+    def at(self, temperature: float) -> torch.Tensor:
+        """The panel's own draws at a temperature, as integer images."""
         with torch.no_grad():
-            x = self.model.inverse(self.temperature.value * self._noise)
-        pictures, _exploded = latent.to_pictures(self.model, x)
+            x = self.model.inverse(temperature * self._noise)
+        return latent.to_pictures(self.model, x)[0]
+
+    def _draw(self, _change: object = None) -> None:
+        pictures = self.at(self.temperature.value)
         self.picture.value = png(pictures, len(pictures))
 
     def __repr__(self) -> str:
