@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -23,7 +24,7 @@ def gaussian_log_prob(z: Tensor) -> Tensor:
 
 
 def _check_bits(n_bits: int) -> None:
-    if n_bits not in range(1, 9):
+    if isinstance(n_bits, float | bool) or n_bits not in range(1, 9):
         raise ValueError(f"n_bits is {n_bits!r}; accepted: 1 to 8")
 
 
@@ -120,13 +121,16 @@ class FlowConfig:
 
     def __post_init__(self) -> None:
         try:
-            shape = tuple(int(n) for n in self.shape)
+            shape = tuple(operator.index(n) for n in self.shape)
         except TypeError:
             shape = ()
         if len(shape) != 3 or min(shape) < 1:
             raise ValueError(f"shape is {self.shape!r}; accepted: three numbers ≥ 1, (C, H, W)")
         object.__setattr__(self, "shape", shape)
         _check_bits(self.n_bits)
+        self._check_at_least("seed", -(2**63))
+        if self.seed >= 2**63:
+            raise ValueError(f"seed is {self.seed}; accepted: integers below 2^63")
 
     def _check_choice(self, name: str, accepted: Sequence[Any]) -> None:
         if getattr(self, name) not in accepted:
@@ -140,10 +144,12 @@ class FlowConfig:
 
     def _check_divisible(self, levels: int) -> None:
         _, h, w = self.shape
-        if h % 2**levels or w % 2**levels:
+        unit = 2 ** min(levels, 64)  # a file may ask for a billion levels
+        if h % unit or w % unit:
+            value = f" = {unit}" if levels < 64 else ""
             raise ValueError(
                 f"shape is {self.shape}: {h}×{w} pixels; each of the {levels} levels halves the "
-                f"size, so height and width must be multiples of 2^{levels} = {2**levels}"
+                f"size, so height and width must be multiples of 2^{levels}{value}"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,8 +7,10 @@ open, the comment says that the value is ours.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 OPTIMIZERS = ("adam", "adamw", "adamax")
 SCHEDULES = ("cosine", "constant")
@@ -72,6 +74,10 @@ class TrainConfig:
     tensorboard: bool = _option(False, "write TensorBoard logs too")
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            value, kinds = getattr(self, name), get_args(hint) or (hint,)
+            text = " or ".join(_KINDS[kind] for kind in kinds)
+            _need(any(_is_a(value, kind) for kind in kinds), name, value, text)
         positive = ("batch", "lr", "init_images", "draws", "evals", "eval_images", "save_minutes")
         for name in positive:
             _need(getattr(self, name) > 0, name, getattr(self, name), "greater than 0")
@@ -91,6 +97,23 @@ class TrainConfig:
             raise ValueError("minutes and epochs are both given; a run ends by one of them")
         if not (self.test or self.holdout):
             raise ValueError("test is False without holdout; there must be images to look at")
+
+
+_KINDS = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "none",
+}
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if isinstance(value, bool):  # Python takes it for an int
+        return kind is bool
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, kind)
 
 
 def _need(right: bool, name: str, value: Any, accepted: str) -> None:

@@ -765,7 +765,9 @@ def test_minutes_end_a_run_and_reach_rate_zero(tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("batch", 0), ("lr", -1.0), ("beta2", 1.0), ("shift", 0.5), ("optimizer", "sgd"),
-     ("schedule", "x"), ("minutes", 0.0), ("seed", -1), ("ema", 1.5), ("memory", "none")],
+     ("schedule", "x"), ("minutes", 0.0), ("seed", -1), ("ema", 1.5), ("memory", "none"),
+     ("epochs", math.inf), ("lr", math.inf), ("clip", math.nan), ("lr", None), ("batch", 1.5),
+     ("batch", "64"), ("evals", True), ("flip", "no"), ("data", 5), ("minutes", True)],
 )  # fmt: skip
 def test_bad_settings_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value!r}; it must be"):
