@@ -317,6 +317,7 @@ def restart(folder: str | Path, train: ImageSet, world: World, **changes: Any) -
     run = assemble(folder, config, build(saved["model"]), len(train), world.device)
     run.load()
     if world.first:
+        _remove_half_written(folder)
         # Rows written after the last save would otherwise stand twice, and what comes before the
         # first step is done again.
         rows = [r for r in read_metrics(folder / "metrics.jsonl") if r["step"] <= run.step]
@@ -663,9 +664,17 @@ def _check_folder(folder: Path, force: bool) -> None:
 def _clear_folder(folder: Path) -> None:
     """Make the folder, without an earlier run's files in it; what else is there stays."""
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_half_written(folder)
     old = ("samples/[0-9]*.png", "tensorboard/events.*", "jacobian-*.npy")
     for path in [folder / name for name in _OURS] + [p for kind in old for p in folder.glob(kind)]:
         path.unlink(missing_ok=True)
+
+
+def _remove_half_written(folder: Path) -> None:
+    """A process killed while it saves leaves a temporary file as large as a model."""
+    for pattern in (*(f".{name}.*.tmp" for name in _OURS), "samples/.*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _in_json(value: Any) -> bool:

@@ -126,8 +126,11 @@ def test_resume_is_bit_equal(straight, tmp_path, monkeypatch, step):
         stop_at(patch, step)
         run = begin(tmp_path / "a")
         assert go(run)[0] is None and run.step == step + 1
+    left = [tmp_path / "a" / name for name in (".state.safetensors.x.tmp", "samples/.1.png.x.tmp")]
+    for path in left:
+        path.write_text("half")
     run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
-    assert run.step == step + 1
+    assert run.step == step + 1 and not any(path.exists() for path in left)
     result, _ = go(run)
     assert same(state(tmp_path / "a"), state(straight[0]))
     assert result == straight[2]
@@ -390,7 +393,8 @@ def test_nothing_is_overwritten(tmp_path):
 def test_an_old_run_stands_until_the_new_one_has_begun(tmp_path, monkeypatch):
     begin(tmp_path)
     extra = [tmp_path / "tensorboard" / "events.out.1", tmp_path / "samples" / "0000003.png"]
-    extra += [tmp_path / "jacobian-0.npy", tmp_path / "mine.txt"]
+    extra += [tmp_path / ".ema.safetensors.x_1.tmp", tmp_path / "jacobian-0.npy"]
+    extra += [tmp_path / "mine.txt"]
     for path in extra:
         path.parent.mkdir(exist_ok=True)
         path.write_text("old")
@@ -402,7 +406,7 @@ def test_an_old_run_stands_until_the_new_one_has_begun(tmp_path, monkeypatch):
             training.start(*again, force=True)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     training.start(*again, force=True)
-    assert [path.exists() for path in extra] == [False, False, False, True]
+    assert [path.exists() for path in extra] == [False, False, False, False, True]
 
 
 class Board:
