@@ -140,7 +140,7 @@ def load(run_or_file: str | Path, *, weights: str = "ema", device: str = "cpu") 
         path = path / f"{weights}.safetensors"
         if not path.is_file():
             raise FileNotFoundError(
-                errno.ENOENT, "this folder holds no checkpoint yet; looked for", str(path)
+                errno.ENOENT, "no such file: this folder holds no checkpoint", str(path)
             )
     tensors, header = load_tensors(path)
     return restore(tensors, header, path).to(device).eval()

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a metrics file; a last line cut off by a killed process is left out.
 
-    Raises ValueError if any other line is not JSON.
+    Raises ValueError if any other line is not a row in JSON.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    lines = text.splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+            rows.append({**row, "step": int(row["step"])})
+        except (KeyError, TypeError, ValueError):
             if number < len(lines):
-                raise ValueError(f"{path}, line {number} is not JSON") from None
+                raise ValueError(f"{path}, line {number} is not a row of metrics") from None
     return rows
 
 

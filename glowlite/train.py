@@ -204,16 +204,20 @@ class Run:
         checkpoint.fill(self.average, parts["average"], path)
         state: dict[int, dict[str, Tensor]] = {}
         parameters = list(self.model.parameters())
-        for name, tensor in parts["optimizer"].items():
-            i, _, key = name.partition("/")
-            like = parameters[int(i)]
-            if tensor.shape == like.shape:  # in its memory format: a fused optimiser walks both
-                tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
-            state.setdefault(int(i), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-        self.step, self.seconds = int(header["step"]), float(header["seconds"])
-        self.baseline = float(header["baseline"])
+        try:
+            for name, tensor in parts["optimizer"].items():
+                i, _, key = name.partition("/")
+                like = parameters[int(i)]
+                if tensor.shape == like.shape:  # in its memory format: a fused optimiser walks both
+                    tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
+                state.setdefault(int(i), {})[key] = tensor
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+            self.step, self.seconds = int(header["step"]), float(header["seconds"])
+            self.baseline = float(header["baseline"])
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            what = f"{type(error).__name__}: {error}"
+            raise checkpoint.CheckpointError(f"{path} is not a run's state ({what})") from None
 
 
 def steps_an_epoch(config: TrainConfig, n: int) -> int:
@@ -293,9 +297,10 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(2, "this is not a run folder; looked for", str(path))
+        raise FileNotFoundError(2, "no such file: this is not a run folder", str(path))
     value = checkpoint.read_json(path)
     try:
+        str(value["data"]["fingerprint"])  # it is there
         return {**value, "train": TrainConfig(**value["train"]), "model": dict(value["model"])}
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{path} cannot be used: {error}") from None
@@ -568,7 +573,11 @@ def look(
     def bits(model: FlowModel, images: ImageSet, count: int, draws: int) -> dict[str, float]:
         labels = images.labels[:count] if model.n_classes else None
         options = {"draws": draws, "batch": batch, "seed": config.seed}
-        return evaluate(model, images.images[:count], labels, **options).as_dict()
+        # The last look takes all images, which may be many times the rest of the run.
+        hide = None if last is not None else True
+        with tqdm(total=count, desc="evaluating", unit=" images", disable=hide, leave=False) as bar:
+            found = evaluate(model, images.images[:count], labels, progress=bar.update, **options)
+        return found.as_dict()
 
     # The rows say whose bits/dim they hold: "test", or "held_out" of the training images.
     row = {_kind(images): bits(model, images, count, draws)}
@@ -729,10 +738,10 @@ class Bar:
     def __init__(self, run: Run, n: int, quiet: bool) -> None:
         total = run.steps(n)
         self.by_step = total is not None
-        done = run.step if self.by_step else run.seconds
+        total = total or 60 * run.config.minutes
         self.bar = tqdm(
-            total=total or 60 * run.config.minutes,
-            initial=done,
+            total=total,
+            initial=min(total, run.step if self.by_step else run.seconds),
             disable=quiet,
             mininterval=0.5 if sys.stderr.isatty() else 15.0,
             bar_format="{percentage:3.0f}% |{bar}| {elapsed} < {remaining} left{postfix}",
@@ -752,9 +761,10 @@ class Bar:
             self.bar.update(place - self.bar.n)
 
     def finish(self) -> None:
-        """Fill it."""
+        """Fill it and leave it: the last evaluation has its own."""
         if not self.bar.disable:
             self.bar.update(self.bar.total - self.bar.n)
+        self.bar.close()
 
 
 class Interrupt:

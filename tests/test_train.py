@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from glowlite import train as training
-from glowlite.checkpoint import CheckpointError, load_tensors
+from glowlite.checkpoint import CheckpointError, load_tensors, save_tensors
 from glowlite.cli import main
 from glowlite.data import ImageSet, epoch_order, load
 from glowlite.data.faces import make_faces
@@ -362,8 +363,6 @@ def test_a_step_is_on_its_device_as_a_whole(memory):
 
 
 def test_damage_to_the_state_is_told(straight, tmp_path):
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(straight[0], folder)
     with pytest.raises(ValueError, match="other images"):
@@ -373,12 +372,68 @@ def test_damage_to_the_state_is_told(straight, tmp_path):
     (folder / "config.json").write_text(json.dumps(saved))
     with pytest.raises(CheckpointError, match="another architecture"):
         training.restart(folder, TRAIN, World("cpu"))
-    (folder / "config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match="cannot be used"):
-        training.restart(folder, TRAIN, World("cpu"))
+    for text in ("{}", json.dumps({k: v for k, v in saved.items() if k != "data"})):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(CheckpointError, match="cannot be used"):
+            training.restart(folder, TRAIN, World("cpu"))
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="not a run folder"):
         training.restart(folder, TRAIN, World("cpu"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors, header: header.pop("step"),
+        lambda tensors, header: header.update(step="many"),
+        lambda tensors, header: tensors.update({"optimizer/x/step": torch.zeros(1)}),
+        lambda tensors, header: tensors.update({"optimizer/9999/step": torch.zeros(1)}),
+    ],
+    ids=["no step", "step in words", "no number", "no parameter"],
+)
+def test_a_whole_file_that_is_no_state_is_told(straight, tmp_path, damage):
+    shutil.copytree(straight[0], tmp_path / "a")
+    path = tmp_path / "a" / "state.safetensors"
+    tensors, header = load_tensors(path)
+    damage(tensors, header)
+    save_tensors(path, tensors, header)
+    with pytest.raises(CheckpointError, match="state.safetensors is not a run's state"):
+        training.restart(tmp_path / "a", TRAIN, World("cpu"))
+
+
+def test_metrics_cut_off_anywhere_are_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    for tail in (b'{"step": 2, "im', b"\0\0\0", b"\xff\xfe", b"[2]", b"{}"):
+        path.write_bytes(b'{"step": 1}\n' + tail)
+        assert read_metrics(path) == [{"step": 1}], tail
+        path.write_bytes(tail + b'\n{"step": 1}\n')
+        with pytest.raises(ValueError, match="metrics.jsonl, line 1 is not a row"):
+            read_metrics(path)
+
+
+def test_the_last_evaluation_shows_how_far_it_is(tmp_path, monkeypatch):
+    told = []
+
+    class Seen(training.tqdm):
+        """On a terminal, told what it shows: the end it runs to, each advance, and its close."""
+
+        def __init__(self, *args, disable=False, **options):
+            super().__init__(*args, disable=True, **options)
+            self.name = options.get("desc") if disable is not True else "hidden"
+            told.append((self.name, "to", options["total"]))
+
+        def update(self, n=1):
+            told.append((self.name, n))
+
+        def close(self):
+            told.append((self.name, "closed"))
+
+    monkeypatch.setattr(training, "tqdm", Seen)
+    go(begin(tmp_path / "a", epochs=0.5))
+    assert told.index((None, "closed")) < told.index(("evaluating", "to", 37)), "one bar at a time"
+    assert told.count(("evaluating", "to", 37)) == 2, "the averaged weights and the last ones"
+    steps = [what for name, what, *_ in told if name == "evaluating" and isinstance(what, int)]
+    assert sum(steps) == 2 * 37
 
 
 def test_nothing_is_overwritten(tmp_path):
