@@ -77,6 +77,12 @@ def test_cmyk():
     assert decode(encoded(cmyk, "JPEG"), 12).shape == (12, 12, 3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_lab(channels):
+    lab = Image.new("LAB", (12, 12), (255, 128, 128))
+    assert (decode(encoded(lab, "TIFF"), 12, channels) > 240).all()
+
+
 @pytest.mark.parametrize("orientation, turn", [(1, 0), (3, 2), (6, 3), (8, 1)])
 def test_exif_rotation(orientation, turn):
     exif = Image.Exif()

@@ -70,4 +70,6 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    if image.mode == "LAB":  # Pillow has no way from it to grey
+        image = image.convert("RGB")
     return image.convert("RGB" if channels == 3 else "L")
