@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -134,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
             made[name].add_argument("--out", help=f"file to write, {kind}")
             made[name].add_argument("--force", action="store_true", help="overwrite it")
         if name != "verify" and name != "eval":
-            made[name].add_argument("--seed", type=int, default=0)
+            made[name].add_argument("--seed", type=_seed, default=0)
 
     verb = made["eval"]
     verb.add_argument(
@@ -145,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     verb = made["sample"]
     verb.add_argument("-n", type=_positive, default=64, help="images at each temperature")
-    verb.add_argument("--temperature", type=float, nargs="+", default=[0.7], metavar="T")
+    verb.add_argument("--temperature", type=_finite, nargs="+", default=[0.7], metavar="T")
     verb.add_argument("--class", dest="label", type=int, help="of a class-conditional model")
 
     made["reconstruct"].add_argument("-n", type=_positive, default=8)
@@ -159,7 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("-n", type=_positive, default=6, help="images to edit (default: 6)")
     verb.add_argument("--images", nargs="+", metavar="FILE", help="pictures to edit")
     verb.add_argument(
-        "--strengths", type=float, nargs="+", default=[-1.0, -0.5, 0.0, 0.5, 1.0], metavar="S"
+        "--strengths", type=_finite, nargs="+", default=[-1.0, -0.5, 0.0, 0.5, 1.0], metavar="S"
     )
     verb.add_argument("--learn", type=_positive, default=2000, help="labelled images to learn from")
     verb.add_argument("--score", action="store_true", help="grade every attribute (drawn faces)")
@@ -256,6 +257,20 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is not 0 or more")
+    return number
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{number} is not a finite number")
     return number
 
 

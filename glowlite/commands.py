@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from glowlite import checkpoint, data
 from glowlite.evaluate import to_tensor
+from glowlite.models import configure
 from glowlite.parallel import World
 from glowlite.presets import MODEL_OPTIONS, PRESETS, TrainConfig, preset
 
@@ -48,6 +49,9 @@ def train(args: Namespace) -> int:
     elif "n_bits" in chosen.model:
         model.setdefault("n_bits", chosen.model["n_bits"])
     model["model"] = args.model
+    if config.size and config.data.startswith("folder:"):  # told before it is decoded
+        known = {"shape": (config.channels, config.size, config.size), "seed": config.seed}
+        configure({**model, **known, **({"n_classes": 1} if args.ycond else {})})
     world = World(config.device)
     try:
         train_set, watched, test_set = _sets(config, args)
@@ -128,7 +132,9 @@ def _train(
     where = " (held out)" if run.config.holdout and run.config.test else ""
     print(f"{what}: {result}; every pixel by itself{where}: {run.baseline:.4f}")
     print(f"look at {latest} and {run.folder / 'curve.png'}; then:")
-    print(f"  glowlite sample {folder}\n  glowlite edit {folder} --help")
+    can_edit = train_set.names and not run.model.n_classes
+    more = f"edit {folder} --help" if can_edit else f"interpolate {folder}"
+    print(f"  glowlite sample {folder}\n  glowlite {more}")
     return 0
 
 
@@ -237,9 +243,17 @@ def edit(args: Namespace) -> int:
     if model.n_classes:
         raise ValueError("edit is for models without classes: their latents depend on the class")
     labelled = _images(model, args, "train")
-    if labelled.attributes is None:
-        raise ValueError(f"{labelled.name} has no attributes; edit needs labelled images")
-    names = labelled.names
+    names, has = labelled.names, labelled.attributes
+    if not names:
+        raise ValueError(
+            f"{labelled.name} has no attributes or classes to learn from; edit needs labelled "
+            "images, for example a folder with a sub-folder of each kind (--data)"
+        )
+    count = min(args.learn, len(labelled))
+    rows = np.arange(count)
+    if has is None:  # each class is an attribute; a folder's images lie class by class
+        has = np.asarray(labelled.labels)[:, None] == np.arange(len(names))
+        rows = np.sort(data.epoch_order(len(labelled), 0, 0)[:count])
     if not args.score and args.attribute not in names:
         raise ValueError(f"attribute is {args.attribute!r}; it must be one of {', '.join(names)}")
     if args.score:
@@ -251,12 +265,11 @@ def edit(args: Namespace) -> int:
         out = _output(args, "scores.png", ".json")
     else:
         out = _output(args, f"edit-{args.attribute}.png")
-    count = min(args.learn, len(labelled))
     learned = names if args.score else (args.attribute,)
-    has = np.asarray(labelled.attributes[:count])[:, [names.index(name) for name in learned]]
+    has = np.asarray(has[rows])[:, [names.index(name) for name in learned]]
     with tqdm(total=count, unit=" images", desc="encoding", disable=None, leave=False) as bar:
         vectors = latent.attribute_vectors(
-            model, labelled.images[:count], has, names=learned, progress=bar.update
+            model, labelled.images[rows], has, names=learned, progress=bar.update
         )
     if args.score:
         return _score(model, vectors, _images(model, args), out, args)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from glowlite.likelihood import FlowModel
+from glowlite.likelihood import FlowConfig, FlowModel
 
 # name -> (module, model class, config class); modules are imported when asked for.
 _MODELS = {
@@ -27,13 +27,18 @@ def build(description: Mapping[str, Any]) -> FlowModel:
         TypeError: the shape is missing.
         ValueError: an unknown model or option, or an option out of range.
     """
+    config = configure(description)
+    module, model_class, _ = _MODELS[config.model]
+    return getattr(import_module(module), model_class)(config)
+
+
+def configure(description: Mapping[str, Any]) -> FlowConfig:
+    """The checked config of what `build` would make, for nothing; raises as `build`."""
     name = description.get("model", "glow")
     if name not in _MODELS:
         raise ValueError(f"model is {name!r}; accepted: {', '.join(map(repr, _MODELS))}")
-    module, model_class, config_class = _MODELS[name]
-    module = import_module(module)
-    config = getattr(module, config_class).from_dict(dict(description))
-    return getattr(module, model_class)(config)
+    module, _, config_class = _MODELS[name]
+    return getattr(import_module(module), config_class).from_dict(dict(description))
 
 
 def describe(model: FlowModel) -> dict[str, Any]:

@@ -47,7 +47,10 @@ class World:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device == "cuda" and "LOCAL_RANK" in os.environ:
             device = f"cuda:{os.environ['LOCAL_RANK']}"
-        self.device = torch.device(device)
+        try:
+            self.device = torch.device(device)
+        except RuntimeError:  # a line with every device PyTorch ever heard of
+            raise ValueError(f"device is {device!r}; it must be cpu, cuda or auto") from None
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch sees no GPU; use cpu or auto")
         if self.device.index is not None and self.device.type == "cuda":

@@ -375,6 +375,66 @@ def test_a_run_remembers_that_it_skips_damaged_images(tmp_path, capsys):
     assert "--skip-corrupt" in fails(capsys, "eval", run, *other), "asked for this run's data only"
 
 
+def test_a_folders_classes_are_its_attributes(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for kind in ("dark", "light"):
+        (tmp_path / "pictures" / kind).mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(0, 100, (16, 16, 3)) + 150 * (kind == "light")
+            path = tmp_path / "pictures" / kind / f"{i}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+    run, name = str(tmp_path / "a"), f"folder:{tmp_path}/pictures"
+    assert main(["train", name, *TRAIN[2:], "--out", run]) == 0
+    assert f"glowlite edit {run} --help" in capsys.readouterr().out
+    # 20 images in the folder's order would all be dark.
+    lighter = ["edit", run, "light", "--learn", "20", "--strengths", "0", "1", "-n", "3"]
+    assert main([*lighter, "--out", str(tmp_path / "light.png")]) == 0
+    assert "learned from 20 labelled images" in capsys.readouterr().out
+    with Image.open(tmp_path / "light.png") as picture:
+        columns = np.asarray(picture.convert("L"), float).mean(0)
+    assert columns[66:].mean() > columns[:64].mean() + 10
+    assert "one of dark, light" in fails(capsys, "edit", run, "smiling")
+
+
+def test_what_follows_a_run_without_labels_works(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for i in range(60):
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    run = str(tmp_path / "a")
+    assert main(["train", f"folder:{tmp_path}/pictures", *TRAIN[2:], "--out", run]) == 0
+    said = capsys.readouterr().out
+    assert f"glowlite interpolate {run}" in said and "edit" not in said
+    assert "edit needs labelled images" in fails(capsys, "edit", run, "smiling")
+
+
+def test_options_are_checked_before_a_folder_is_decoded(tmp_path, capsys, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("the images were read")
+
+    monkeypatch.setattr(data, "load", never)
+    train = ["train", f"folder:{tmp_path}", "--out", tmp_path / "a", "--size"]
+    assert "multiples of 2^3 = 8" in fails(capsys, *train, 30)
+    assert "coupling is 'x'" in fails(capsys, *train, 32, "--coupling", "x")
+    assert "seed is" in fails(capsys, *train, 32, "--seed", 2**70)
+    assert "the images were read" in fails(capsys, *train, 32, "--ycond", "--weight-y", 0.1)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--seed", "-1"), ("--temperature", "inf"), ("--temperature", "nan")]
+)
+def test_numbers_that_mean_nothing(run, capsys, option, value):
+    with pytest.raises(SystemExit, match="2"):
+        main(["sample", str(run), option, value])
+    assert f"argument {option}: {value} is not" in capsys.readouterr().err
+
+
+def test_a_device_nobody_knows(run, capsys):
+    assert "must be cpu, cuda or auto" in fails(capsys, "sample", run, "--device", "gpu")
+
+
 def test_grey_pictures(tmp_path, capsys):
     rng = np.random.default_rng(0)
     (tmp_path / "pictures").mkdir()
@@ -537,7 +597,8 @@ def test_a_damaged_state_does_not_resume(run, tmp_path, capsys):
     before = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.is_file()}
     assert "state.safetensors" in fails(capsys, "resume", tmp_path / "a", "--epochs", "2")
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.is_file()}
-    assert "not a run folder" in fails(capsys, "resume", tmp_path / "none")
+    said = fails(capsys, "resume", tmp_path / "none")
+    assert said.endswith("none/config.json: no such file: this is not a run folder")
 
 
 def test_a_full_disk_is_told_and_the_last_state_kept(tmp_path, capsys, monkeypatch):
