@@ -454,7 +454,7 @@ class FlowModel(nn.Module):
         the same on every rank. Remembered in a buffer, so it is saved with the weights.
 
         Raises:
-            TypeError, ValueError: as `bits_per_dim`.
+            TypeError, ValueError: as `bits_per_dim`; ValueError without an image.
             RuntimeError: the model is initialised already.
         """
         if self.initialized:
@@ -462,6 +462,8 @@ class FlowModel(nn.Module):
                 "the model is initialised already; its actnorms would lose what they have learned"
             )
         x = self.dequantize(images, generator, noise)
+        if not len(x):
+            raise ValueError("images is empty; actnorm's initial values come from at least one")
         hooks = [
             layer.register_forward_pre_hook(lambda layer, args: layer.initialize(args[0]))
             for layer in self.modules()

@@ -79,11 +79,17 @@ class TopPrior(nn.Module):
         """mean and log_sd for the latents `like`: (1, C, 1, 1), or (N, C, 1, 1) with classes.
 
         Raises:
-            ValueError: the prior is class-conditional and `classes` is None, or the reverse.
+            ValueError: the prior is class-conditional and `classes` is None, or the reverse;
+                or there is not one class for each of the latents.
         """
         if (classes is None) != (self.offset is None):
             wanted = f"(N,) int64 in 0 … {self.n_classes - 1}" if self.offset else "None"
             raise ValueError(f"classes is {classes!r}; this model takes {wanted}")
+        if classes is not None and classes.shape != like.shape[:1]:
+            raise ValueError(
+                f"classes has shape {tuple(classes.shape)}; accepted: {tuple(like.shape[:1])}, "
+                "one for each image"
+            )
         m = like.new_zeros(1, 2 * self.channels)
         if self.bias is not None:
             m = m + self.bias * (LOG_SCALE_FACTOR * self.logs).exp()

@@ -495,6 +495,26 @@ def test_wrong_options_are_named(change, message):
         build(description)
 
 
+def test_one_class_for_each_image():
+    model = build({**GLOW, "n_classes": 3})
+    x = torch.rand(4, *model.shape) - 0.5
+    for classes in (
+        torch.tensor([1]),
+        torch.tensor([0, 1, 2]),
+        torch.zeros(4, 1, dtype=torch.long),
+    ):
+        with pytest.raises(ValueError, match=r"accepted: \(4,\), one for each image"):
+            model.log_prob(x, classes)
+
+
+def test_no_image_initialises_nothing():
+    model = build(GLOW)
+    with pytest.raises(ValueError, match="images is empty"):
+        model.initialize(torch.zeros(0, *model.shape, dtype=torch.uint8))
+    assert not model.initialized
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+
+
 def test_a_model_takes_a_config_or_options():
     config = glowlite.GlowConfig(shape=(1, 4, 4), levels=1, depth=1, width=2)
     assert glowlite.Glow(config).config is config
