@@ -12,7 +12,7 @@ from torch import nn
 
 import glowlite
 import reference
-from glowlite import coupling, flow, glow, network, nice, realnvp, split
+from glowlite import conv1x1, coupling, flow, glow, network, nice, realnvp, split
 from glowlite._tensors import per_example
 from glowlite.likelihood import gaussian_log_prob
 
@@ -242,11 +242,16 @@ def test_both_signs_of_the_determinant_occur():
         torch.linalg.slogdet(glowlite.Conv1x1(3, generator(seed)).W.double()).sign.item()
         for seed in (0, 7)
     }
+    drawn = {  # raw QR has one sign for each c: + for odd, − for even
+        c: {torch.linalg.slogdet(conv1x1.random_rotation(c, generator(seed))).sign.item()
+            for seed in range(12)}
+        for c in (3, 4)
+    }  # fmt: skip
     lu_signs = {
         torch.linalg.slogdet(glowlite.Conv1x1LU(5, generator(seed)).matrix()[0]).sign.item()
         for seed in range(4)
     }
-    assert signs == lu_signs == {-1.0, 1.0}
+    assert signs == drawn[3] == drawn[4] == lu_signs == {-1.0, 1.0}
 
 
 @pytest.mark.parametrize("kind", [glowlite.Conv1x1, glowlite.Conv1x1LU])
@@ -338,8 +343,9 @@ def test_class_offsets_move_the_top_prior():
         eps_ref, logdet_ref = theirs.forward(z[i : i + 1].permute(0, 2, 3, 1).numpy())
         np.testing.assert_allclose(eps[i].permute(1, 2, 0).detach(), eps_ref[0], rtol=1e-12)
         np.testing.assert_allclose(logdet[i].detach(), logdet_ref[0], rtol=1e-12)
-    with pytest.raises(ValueError, match="label is None; accepted: 0 … 2"):
-        glowlite.to_reference(prior)
+    for label in (None, 3, -1):
+        with pytest.raises(ValueError, match=f"label is {label}; accepted: 0 … 2"):
+            glowlite.to_reference(prior, label=label)
 
 
 def test_a_net_in_bfloat16_leaves_the_flow_in_float32():

@@ -694,6 +694,23 @@ def test_an_evaluation_counts_every_image_once():
         evaluate(model, TEST.images[:0])
 
 
+def test_an_evaluation_draws_anew_for_each_batch_and_leaves_the_mode():
+    class Draws(torch.nn.Linear):
+        def bits_per_dim(self, x, classes, generator):
+            assert not self.training
+            return torch.rand(len(x), generator=generator, dtype=torch.float64)
+
+    model, images = Draws(1, 1), np.zeros((4, 2, 2, 1), np.uint8)
+    first, second = (torch.rand(2, generator=seeded(0, 1, s), dtype=torch.float64) for s in (0, 2))
+    drawn = torch.cat([first, second])
+    assert not torch.equal(first, second)
+    found = evaluate(model, images, batch=2)
+    assert found.mean == pytest.approx(drawn.mean().item(), rel=1e-12)
+    assert found.standard_error == pytest.approx(drawn.std().item() / 2, rel=1e-12)
+    assert model.training
+    assert lr_factor("cosine", 1, 1.3, 0) == 0.0 and lr_factor("cosine", 1, -0.1, 0) == 1.0
+
+
 def test_an_evaluation_drops_nothing_in_silence():
     model = build({"model": "glow", "shape": [3, 16, 16], **TINY})
     with torch.no_grad():
