@@ -11,7 +11,8 @@ two to rounding:
 - Actnorm and the 1×1 convolution of a step are one affine map; a level builds all of its maps at
   once, in float64, and applies them in float64.  Rounded to float32, a map would be off by the same
   at every pixel, and that adds up to most of the error of a deep model's log-det; channels are so
-  few that it costs nothing.  The actnorms inside a net are folded into the weights around them.
+  few that it costs next to nothing.  The way back multiplies by its inverse, float64 too.  The
+  actnorms inside a net are folded into the weights around them.
 - The backward pass of a step is written out.  y_b = x_b, and y_a gives x_a's part of the gradient,
   so beside its input and scale a step keeps the two hidden layers of its net, or one of them, or
   none: those are the memory modes "default", "half" and "checkpoint".  What was not kept is

@@ -146,7 +146,7 @@ class MultiScale(FlowModel):
 
     def _encode_to_top(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """The split-off latents, the top activation before its prior, and the log-det so far."""
-        self._check_images(x)
+        self._check_x(x)
         latents, h, total = [], x, same_for_all(0.0, x)
         for i, level in enumerate(self.levels):
             h, logdet = level(h)
@@ -164,7 +164,8 @@ class MultiScale(FlowModel):
         A class-conditional model needs `classes`, (N,) int64: its top prior depends on them.
 
         Raises:
-            ValueError: x has another shape, or classes are missing or not expected.
+            TypeError: x has another dtype than the weights.
+            ValueError: x has another shape or no image, or classes are missing or not expected.
         """
         latents, h, total = self._encode_to_top(x)
         top, logdet = self.top(h, classes)
@@ -174,6 +175,7 @@ class MultiScale(FlowModel):
         """L latents, finest first -> (N, C, H, W), exactly.
 
         Raises:
+            TypeError: another dtype than that of the weights.
             ValueError: wrong number or shapes, or classes are missing or not expected.
         """
         self._check_latents(latents)

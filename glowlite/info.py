@@ -12,15 +12,25 @@ from torch.utils.flop_counter import FlopCounterMode
 from glowlite.likelihood import FlowModel
 
 
+@torch.no_grad()
 def macs(model: FlowModel) -> int:
-    """Multiply-adds of one image's forward pass: convolutions and matrix products, counted live."""
-    device = next(model.parameters()).device
-    dtype = next(model.parameters()).dtype
-    x = torch.zeros(1, *model.shape, device=device, dtype=dtype)
-    classes = torch.zeros(1, dtype=torch.long, device=device) if model.n_classes else None
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.encode(x, classes)
-    return counter.get_total_flops() // 2
+    """Multiply-adds that one image more costs forward: convolutions and matrix products, counted
+    live, layer by layer. What is done once a batch, such as edge padding's map, is not in it.
+    """
+    weight = next(model.parameters())
+    was, model.fast = model.fast, False
+
+    def flops(n: int) -> int:
+        x = weight.new_zeros(n, *model.shape)
+        classes = weight.new_zeros(n, dtype=torch.long) if model.n_classes else None
+        with FlopCounterMode(display=False) as counter:
+            model.encode(x, classes)
+        return counter.get_total_flops()
+
+    try:
+        return (flops(2) - flops(1)) // 2
+    finally:
+        model.fast = was
 
 
 def parameters(module: nn.Module) -> int:

@@ -418,9 +418,12 @@ class FlowModel(nn.Module):
         uint8. temperature 0 is the image of z = 0.
 
         Raises:
-            ValueError: n < 1, or a negative temperature.
+            TypeError: n is no integer.
+            ValueError: n < 1, or a temperature that is negative or not finite.
         """
-        if n < 1 or not temperature >= 0:
+        if not hasattr(n, "__index__"):
+            raise TypeError(f"n is {n!r}; accepted: an integer ≥ 1")
+        if n < 1 or not 0 <= temperature < math.inf:
             raise ValueError(f"n is {n}, temperature {temperature}; accepted: n ≥ 1 and T ≥ 0")
         like = next(self.parameters())
         device = like.device if generator is None else generator.device
@@ -454,7 +457,7 @@ class FlowModel(nn.Module):
         the same on every rank. Remembered in a buffer, so it is saved with the weights.
 
         Raises:
-            TypeError, ValueError: as `bits_per_dim`; ValueError without an image.
+            TypeError, ValueError: as `bits_per_dim`.
             RuntimeError: the model is initialised already.
         """
         if self.initialized:
@@ -462,8 +465,6 @@ class FlowModel(nn.Module):
                 "the model is initialised already; its actnorms would lose what they have learned"
             )
         x = self.dequantize(images, generator, noise)
-        if not len(x):
-            raise ValueError("images is empty; actnorm's initial values come from at least one")
         hooks = [
             layer.register_forward_pre_hook(lambda layer, args: layer.initialize(args[0]))
             for layer in self.modules()
@@ -492,11 +493,28 @@ class FlowModel(nn.Module):
                 f"{name} has shape {tuple(x.shape)}; accepted: (N, C, H, W) = "
                 f"(N, {', '.join(map(str, self.shape))})"
             )
+        if not len(x):
+            raise ValueError(f"{name} is empty; accepted: at least one image")
+
+    def _check_x(self, x: Tensor) -> None:
+        """What `encode` is given."""
+        self._check_images(x)
+        self._check_dtype(x, "x")
+
+    def _check_dtype(self, x: Tensor, name: str) -> None:
+        wanted = next(self.parameters()).dtype
+        if x.dtype != wanted:
+            raise TypeError(
+                f"{name} is {x.dtype}; accepted: {wanted}, that of the weights"
+                + ("; for uint8 images see `dequantize`" * (x.dtype == torch.uint8))
+            )
 
     def _check_latents(self, latents: Sequence[Tensor]) -> None:
         shapes = [tuple(z.shape[1:]) for z in latents]
         if shapes != self.latent_shapes:
             raise ValueError(f"latents have shapes {shapes}; accepted: {self.latent_shapes}")
+        for z in latents:
+            self._check_dtype(z, "a latent")
 
 
 def _read_initialized_flag(model: FlowModel, _incompatible_keys: Any) -> None:

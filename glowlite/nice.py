@@ -122,7 +122,7 @@ class NICE(FlowModel):
 
     def encode(self, x: Tensor, classes: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
         """(N, C, H, W) -> one latent (N, D, 1, 1); log-det (N,) float64."""
-        self._check_images(x)
+        self._check_x(x)
         self._check_no_classes(classes)
         z, logdet = self.flow(x)
         return [z], logdet

@@ -540,12 +540,25 @@ def test_wrong_images_are_named():
             model.bits_per_dim(wrong)
     with pytest.raises(ValueError, match="noise has shape"):
         model.bits_per_dim(good, noise=torch.zeros(1))
+    for layers in (build(MODELS[name]) for name in ("glow", "realnvp", "nice")):
+        x = layers.dequantize(some_images(layers)).double()
+        with pytest.raises(TypeError, match="x is torch.float64; accepted: torch.float32"):
+            layers.log_prob(x)
+        with pytest.raises(TypeError, match="uint8 images see `dequantize`"):
+            layers.encode(x.to(torch.uint8))
+        with pytest.raises(TypeError, match="a latent is torch.float64; accepted: torch.float32"):
+            layers.inverse(x.flatten(1))
+        with pytest.raises(ValueError, match="x is empty"):
+            layers.encode(x[:0].float())
     with pytest.raises(ValueError, match=r"z has shape \(2, 5\); accepted: \(N, 96\)"):
         model.inverse(torch.zeros(2, 5))
     with pytest.raises(ValueError, match="latents have shapes"):
         model.decode([torch.zeros(1, 6, 2, 4)])
-    with pytest.raises(ValueError, match="temperature -1"):
-        model.sample(1, temperature=-1)
+    for wrong in (-1, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"temperature {wrong}"):
+            model.sample(1, temperature=wrong)
+    with pytest.raises(TypeError, match="n is 1.5; accepted: an integer"):
+        model.sample(1.5)
     with pytest.raises(ValueError, match="n is 0"):
         model.sample(0)
     with pytest.raises(ValueError, match="dims is 0"):
