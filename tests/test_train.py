@@ -29,6 +29,7 @@ from glowlite.data import ImageSet, epoch_order, load
 from glowlite.data.faces import make_faces
 from glowlite.evaluate import NotFinite, baseline, evaluate, seeded
 from glowlite.flow import MEMORY_MODES
+from glowlite.glow import Glow
 from glowlite.graph import CompiledSteps, Graphed
 from glowlite.models import build
 from glowlite.parallel import World
@@ -695,12 +696,13 @@ def test_an_evaluation_counts_every_image_once():
 
 
 def test_an_evaluation_draws_anew_for_each_batch_and_leaves_the_mode():
-    class Draws(torch.nn.Linear):
+    class Draws(Glow):
         def bits_per_dim(self, x, classes, generator):
             assert not self.training
             return torch.rand(len(x), generator=generator, dtype=torch.float64)
 
-    model, images = Draws(1, 1), np.zeros((4, 2, 2, 1), np.uint8)
+    model = Draws(shape=(1, 2, 2), levels=1, depth=1, width=1)
+    images = np.zeros((4, 2, 2, 1), np.uint8)
     first, second = (torch.rand(2, generator=seeded(0, 1, s), dtype=torch.float64) for s in (0, 2))
     drawn = torch.cat([first, second])
     assert not torch.equal(first, second)
