@@ -8,11 +8,13 @@ two to rounding:
   first (`columns`); one out of it adds what each pixel says to its neighbours afterwards (`fold`).
   Both are done where the channels are few.  What the first convolution adds to a pixel, its bias
   and what edge padding says, is in the product: a row also tells where its pixel lies (`place`).
-- Actnorm and the 1×1 convolution of a step are one affine map; a level builds all of its maps at
-  once, in float64, and applies them in float64.  Rounded to float32, a map would be off by the same
-  at every pixel, and that adds up to most of the error of a deep model's log-det; channels are so
-  few that it costs next to nothing.  The way back multiplies by its inverse, float64 too.  The
-  actnorms inside a net are folded into the weights around them.
+- The parameters of all steps of a level are made ready at once (`Ready`), in as many operations as
+  those of one step.
+- Actnorm and the 1×1 convolution of a step are one affine map, made and applied in float64.
+  Rounded to float32, a map would be off by the same at every pixel, and that adds up to most of the
+  error of a deep model's log-det; channels are so few that it costs next to nothing.  The way back
+  multiplies by its inverse, float64 too.  The actnorms inside a net are folded into the weights
+  around them.
 - The backward pass of a step is written out.  y_b = x_b, and y_a gives x_a's part of the gradient,
   so beside its input and scale a step keeps the two hidden layers of its net, or one of them, or
   none: those are the memory modes "default", "half" and "checkpoint".  What was not kept is
@@ -91,22 +93,20 @@ def place(size: tuple[int, int], channels: int, edge: bool, like: Tensor) -> Ten
     return torch.cat([*parts, like.new_zeros(*size, -length % MULTIPLE)], 2)
 
 
-# -- the parameters of a step, made ready ------------------------------------------------------
+# -- the parameters of a level, made ready ------------------------------------------------------
 
 
 class Parameters(NamedTuple):
-    """Of one step: its affine map x = A (z + c) (see `affine_maps`), and its net's own.
+    """Of the nets of a level's K steps, stacked: (K, …), convolutions with channels last.
 
-    None: an edge with zero padding, a logs where the net has biases instead of actnorms.
+    All but W₂, which needs nothing.  None: an edge with zero padding, a logs where the net has
+    biases instead of actnorms.
     """
 
-    A: Tensor
-    c: Tensor
     W1: Tensor
     edge1: Tensor | None
     logs1: Tensor | None
     b1: Tensor
-    W2: Tensor
     logs2: Tensor | None
     b2: Tensor
     W3: Tensor
@@ -116,7 +116,8 @@ class Parameters(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """The same as matrices: A, c, then the net's W₁ W₂ b₂ W₃ and what it adds to each pixel.
+    """Of one step: its affine map x = A (z + c), then the net's W₁ W₂ b₂ W₃ and what it adds to
+    each pixel; or of a level's K steps, each with K in front.
 
     A (C, C) and c (C,) in float64; W₁ (width, 9·C/2 + E), its last E columns for `place`;
     W₂ (width, width); W₃ (9·c_out, width), its taps mirrored as `fold` wants them, and zeros;
@@ -139,7 +140,7 @@ def affine_maps(steps: Sequence[Step]) -> tuple[Tensor, Tensor, Tensor]:
     large; W b, which is then large in all channels, would have them all rounded as coarsely.
     The third result is Σ log|det A| over the steps.
     """
-    log_s = torch.stack([step.actnorm.log_s for step in steps])
+    log_s = LOG_SCALE_FACTOR * torch.stack([step.actnorm.logs for step in steps]).double()
     b = torch.stack([step.actnorm.b for step in steps]).double()
     layers = [step.permutation for step in steps]
     log_det = log_s.sum()
@@ -158,85 +159,50 @@ def affine_maps(steps: Sequence[Step]) -> tuple[Tensor, Tensor, Tensor]:
     return W * s[:, None, :], b / s, log_det
 
 
-def parameters(net: CouplingNet) -> tuple[Tensor | None, ...]:
-    """W₁ … b₃ of `Parameters`."""
-    conv1, conv2, conv3 = net.conv1, net.conv2, net.conv3.conv
-    first, second = (None, conv1.bias), (None, conv2.bias)
-    if net.norm1 is not None:
-        first, second = (net.norm1.logs, net.norm1.b), (net.norm2.logs, net.norm2.b)
-    third = (net.conv3.logs, conv3.bias)
-    return conv1.weight, conv1.edge, *first, conv2.weight, *second, conv3.weight, conv3.edge, *third
+def parameters(nets: Sequence[CouplingNet]) -> Parameters:
+    """Those of all nets."""
+
+    def each(net: CouplingNet) -> tuple[Tensor | None, ...]:
+        conv1, conv2, conv3 = net.conv1, net.conv2, net.conv3.conv
+        first, second = (None, conv1.bias), (None, conv2.bias)
+        if net.norm1 is not None:
+            first, second = (net.norm1.logs, net.norm1.b), (net.norm2.logs, net.norm2.b)
+        third = (conv3.weight, conv3.edge, net.conv3.logs, conv3.bias)
+        return conv1.weight, conv1.edge, *first, *second, *third
+
+    def stack(values: Sequence[Tensor | None]) -> Tensor | None:
+        if values[0] is None:
+            return None
+        return torch.stack([v if v.ndim == 1 else v.permute(0, 2, 3, 1) for v in values])
+
+    return Parameters(*map(stack, zip(*map(each, nets), strict=True)))
 
 
-def ready(p: Parameters, place: Tensor, net_dtype: torch.dtype | None) -> Weights:
-    """The matrices, for images with that `place`.
+def ready(p: Parameters, place: Tensor, net_dtype: torch.dtype | None) -> tuple[Tensor, ...]:
+    """W₁ b₂ W₃ b₃ of `Weights` for all steps, for images with that `place`.
 
     With actnorms behind the first two convolutions: s₁ ⊙ (W₁ x) + b₁ scales the rows of W₁;
     relu(s₂ ⊙ (W₂ x) + b₂) = s₂ ⊙ relu(W₂ x + b₂ / s₂), as s₂ > 0, scales the columns of W₃, which
     has fewer numbers than W₂. The zero convolution's s₃ = exp(3·logs) scales its rows.
     """
-    first = [p.W1.permute(0, 2, 3, 1).flatten(1)]
+    h, w, s3 = *place.shape[:2], _scale(p.logs3)
+    first, scale, b2 = [p.W1.flatten(2)], s3[:, :, None], p.b2
+    b3 = (s3 * p.b3)[:, None, None].expand(-1, h, w, -1)
     if p.edge1 is not None:
-        first.append(p.edge1.flatten(1))
-    s3 = _scale(p.logs3)
-    scale = s3[:, None]
-    b2, b3 = p.b2, (s3 * p.b3).expand(*place.shape[:2], -1)
-    if p.logs1 is not None:
-        s1, s2 = _scale(p.logs1)[:, None], _scale(p.logs2)
-        first, scale, b2 = [s1 * m for m in first], scale * s2, b2 / s2
+        first.append(p.edge1.flatten(2))
     if p.edge3 is not None:
-        b3 = b3 + s3 * (place[..., :9] @ p.edge3.flatten(1).T)
+        edge = (s3[:, :, None] * p.edge3.flatten(2)).mT
+        b3 = b3 + (place[..., :9].flatten(0, 1) @ edge).unflatten(1, (h, w))
+    if p.logs1 is not None:
+        s1, s2 = _scale(p.logs1)[:, :, None], _scale(p.logs2)
+        first, scale, b2 = [s1 * m for m in first], scale * s2[:, None], b2 / s2
     zeros = place.shape[2] - 1 - 9 * (p.edge1 is not None)
-    W1 = torch.cat([*first, p.b1[:, None], p.b1.new_zeros(len(p.b1), zeros)], 1)
-    W3 = (p.W3.permute(2, 3, 0, 1) * scale).flip(0, 1).flatten(0, 2)
-    if missing := -len(W3) % MULTIPLE:
-        W3 = torch.cat([W3, W3.new_zeros(missing, W3.shape[1])])
-    net = W1, p.W2.flatten(1), b2, W3
-    return Weights(p.A, p.c, *(net if net_dtype is None else [m.to(net_dtype) for m in net]), b3)
-
-
-def ready_backward(p: Parameters, place: Tensor, w: Weights, g: Weights) -> Parameters:
-    """Gradients of the parameters from those of the matrices.
-
-    The gradient of the logarithm of a factor is the sum of gradient times value.
-    """
-    dtype, (c_out, width) = p.W1.dtype, p.W3.shape[:2]
-    gW1, gW2, gb2, gW3 = (m.to(dtype) for m in g[2:6])
-    b2, W3 = w.b2.to(dtype), w.W3.to(dtype)[: 9 * c_out]
-    glogs1 = glogs2 = gedge1 = gedge3 = None
-    gb1 = gW1[:, -(place.shape[2] - 9 * (p.edge1 is not None))]
-    gW3 = gW3[: 9 * c_out]
-    by_value = (gW3 * W3).reshape(9, c_out, width)
-    s3 = _scale(p.logs3)
-    glogs3 = by_value.sum((0, 2)) + (g.b3 * w.b3).sum((0, 1))
-    gW3 = gW3.reshape(3, 3, c_out, width) * s3[:, None]
-    taps = p.W1[0].numel()
-    if p.logs1 is not None:
-        scaled = taps + 9 * (p.edge1 is not None)
-        gW1 = gW1[:, :scaled]
-        glogs1 = LOG_SCALE_FACTOR * (gW1 * w.W1.to(dtype)[:, :scaled]).sum(1)
-        s2 = _scale(p.logs2)
-        glogs2 = LOG_SCALE_FACTOR * (by_value.sum((0, 1)) - gb2 * b2)
-        gW1, gW3, gb2 = gW1 * _scale(p.logs1)[:, None], gW3 * s2, gb2 / s2
-    if p.edge1 is not None:
-        gedge1 = gW1[:, taps : taps + 9].reshape(p.edge1.shape)
-    if p.edge3 is not None:
-        gedge3 = (s3 * g.b3).reshape(-1, c_out).T @ place[..., :9].reshape(-1, 9)
-    return Parameters(
-        A=g.A,
-        c=g.c,
-        W1=gW1[:, :taps].reshape(width, 3, 3, -1).permute(0, 3, 1, 2),
-        edge1=gedge1,
-        logs1=glogs1,
-        b1=gb1,
-        W2=gW2[:, :, None, None],
-        logs2=glogs2,
-        b2=gb2,
-        W3=gW3.flip(0, 1).permute(2, 3, 0, 1),
-        edge3=None if gedge3 is None else gedge3.reshape(p.edge3.shape),
-        logs3=LOG_SCALE_FACTOR * glogs3,
-        b3=s3 * g.b3.sum((0, 1)),
-    )
+    W1 = torch.cat([*first, p.b1[:, :, None], p.b1.new_zeros(*p.b1.shape, zeros)], 2)
+    W3 = (p.W3.permute(0, 2, 3, 1, 4) * scale[:, None, None]).flip(1, 2).flatten(1, 3)
+    if missing := -W3.shape[1] % MULTIPLE:
+        W3 = F.pad(W3, (0, 0, 0, missing))
+    net = W1, b2, W3
+    return *(net if net_dtype is None else [m.to(net_dtype) for m in net]), b3
 
 
 def _scale(logs: Tensor) -> Tensor:
@@ -294,7 +260,7 @@ def net(x_b: Tensor, w: Weights, kind: Kind, place: Tensor) -> Told:
         taps.append(F.linear(second, w.W3))
         h1 += [first] * kind.keep[0]
         h2 += [second] * kind.keep[1]
-    taps = torch.cat(taps).reshape(*x_b.shape[:3], -1).to(x_b.dtype)
+    taps = _whole(taps).reshape(*x_b.shape[:3], -1).to(x_b.dtype)
     out = fold(taps, w.b3.shape[2]) + w.b3
     if kind.scale is None:
         s, t, log_s = out.new_ones(()), out, out.new_zeros(())
@@ -304,7 +270,8 @@ def net(x_b: Tensor, w: Weights, kind: Kind, place: Tensor) -> Told:
         if kind.scale == "exp":
             s, log_s = raw.exp(), raw
         else:
-            s, log_s = torch.sigmoid(raw + 2), F.logsigmoid(raw + 2)
+            raw = raw + 2
+            s, log_s = torch.sigmoid(raw), F.logsigmoid(raw)
     return Told(s, t, log_s, tuple(h1), tuple(h2))
 
 
@@ -384,7 +351,7 @@ def _net_backward(
             gW2.addmm_(g2.T, a)
             gb2.add_(g2.sum(0))
             gW3.addmm_(g3.T, b)
-    return torch.cat(gcols), *sums
+    return _whole(gcols), *sums
 
 
 def _relu_backward(g: Tensor, h: Tensor) -> Tensor:
@@ -402,6 +369,10 @@ def _rows(columns: Tensor, w: Weights) -> Layers:
     return rows.split(len(rows) if rows.is_cuda else max(1, PIECE // len(w.W2)))
 
 
+def _whole(pieces: Sequence[Tensor]) -> Tensor:
+    return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+
+
 class _Step(torch.autograd.Function):
     """A step that keeps what its kind says; z and y are its neighbours' y and z, kept once."""
 
@@ -409,32 +380,30 @@ class _Step(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        kind: Kind, place: Tensor, z: Tensor, *parameters: Tensor | None
+        kind: Kind, place: Tensor, z: Tensor, *weights: Tensor
     ) -> tuple[Tensor | None, ...]:
-        w = ready(Parameters(*parameters), place, kind.net_dtype)
-        y, logdet, told = forward(z, w, kind, place)
+        y, logdet, told = forward(z, Weights(*weights), kind, place)
         t = told.t if kind.scale == "exp" else None
         return y, logdet, told.s, t, *told.h1, *told.h2
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        kind, place, z, *parameters = inputs
+        kind, place, z, *weights = inputs
         y, _, *kept = output
         ctx.kind = kind
         ctx.set_materialize_grads(False)  # or zeros as large as the hidden layers would be written
         ctx.mark_non_differentiable(*(k for k in kept if k is not None))
-        ctx.save_for_backward(place, z, y, *parameters, *kept)
+        ctx.save_for_backward(place, z, y, *weights, *kept)
 
     @staticmethod
     def backward(
         ctx: Any, gy: Tensor | None, glogdet: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         place, z, y, *rest = ctx.saved_tensors
-        n, kind = len(Parameters._fields), ctx.kind
-        p, s, t, layers = Parameters(*rest[:n]), rest[n], rest[n + 1], rest[n + 2 :]
+        n, kind = len(Weights._fields), ctx.kind
+        w, s, t, layers = Weights(*rest[:n]), rest[n], rest[n + 1], rest[n + 2 :]
         gy = torch.zeros_like(y) if gy is None else gy
         glogdet = same_for_all(0.0, y) if glogdet is None else glogdet
-        w = ready(p, place, kind.net_dtype)
         if torch.is_grad_enabled():  # for second derivatives all of this must be functions of z
             y, _, (s, t, _, h1, h2) = forward(z, w, kind._replace(keep=KEPT["default"]), place)
         elif all(kind.keep):
@@ -442,7 +411,7 @@ class _Step(torch.autograd.Function):
         else:
             h1, h2 = hidden(y.chunk(2, 3)[1], w, place, layers or None)
         gz, gw = backward(z, y, w, kind, place, gy, glogdet, s, t, h1, h2)
-        return None, None, gz, *ready_backward(p, place, w, gw)
+        return None, None, gz, *gw
 
 
 class _Reversible(torch.autograd.Function):
@@ -450,11 +419,11 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kind: Kind, place: Tensor, z: Tensor, *flat: Tensor | None
+        ctx: Any, kind: Kind, place: Tensor, z: Tensor, *flat: Tensor
     ) -> tuple[Tensor, Tensor]:
         total = same_for_all(0.0, z)
-        for p in _each(flat):
-            z, logdet, _ = forward(z, ready(p, place, kind.net_dtype), kind, place)
+        for w in _each(flat):
+            z, logdet, _ = forward(z, w, kind, place)
             total = total + logdet
         ctx.kind = kind
         ctx.save_for_backward(place, z, *flat)
@@ -464,20 +433,19 @@ class _Reversible(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
         place, y, *flat = ctx.saved_tensors
-        found: list[Tensor | None] = []
+        found: list[Tensor] = []
         kind = ctx.kind._replace(keep=KEPT["default"])  # of one step at a time
-        for p in reversed(_each(flat)):
-            w = ready(p, place, kind.net_dtype)
+        for w in reversed(_each(flat)):
             A_inv = torch.linalg.inv_ex(w.A).inverse  # does not wait for a GPU
             z, (s, t, _, h1, h2) = inverse(y, w, kind, place, A_inv)
             gy, gw = backward(z, y, w, kind, place, gy, glogdet, s, t, h1, h2)
-            y, found = z, [*ready_backward(p, place, w, gw), *found]
+            y, found = z, [*gw, *found]
         return None, None, gy, *found
 
 
-def _each(flat: Sequence[Tensor | None]) -> list[Parameters]:
-    size = len(Parameters._fields)
-    return [Parameters(*flat[i : i + size]) for i in range(0, len(flat), size)]
+def _each(flat: Sequence[Tensor]) -> list[Weights]:
+    size = len(Weights._fields)
+    return [Weights(*flat[i : i + size]) for i in range(0, len(flat), size)]
 
 
 # -- a level -----------------------------------------------------------------------------------
@@ -510,16 +478,9 @@ def _kind(coupling: Coupling) -> Kind:
     return Kind(getattr(coupling, "scale", None), coupling.net_dtype, keep=KEPT["checkpoint"])
 
 
-def _parameters(steps: Sequence[Step]) -> tuple[list[Parameters], Tensor]:
-    """Those of each step, and Σ log|det A|."""
-    A, c, log_det = affine_maps(steps)
-    maps = zip(steps, A.unbind(), c.unbind(), strict=True)
-    return [Parameters(A_k, c_k, *parameters(s.coupling.net)) for s, A_k, c_k in maps], log_det
-
-
-def _place(steps: Sequence[Step], z: Tensor) -> Tensor:
-    """That of these steps' nets on images as z, (N, H, W, C)."""
-    conv = steps[0].coupling.net.conv1
+def _place(net: CouplingNet, z: Tensor) -> Tensor:
+    """That of such nets on images as z, (N, H, W, C)."""
+    conv = net.conv1
     return place(z.shape[1:3], conv.weight.shape[1], conv.edge is not None, z)
 
 
@@ -527,18 +488,19 @@ class Ready:
     """What the steps of a level need of their parameters, for images of one size."""
 
     def __init__(self, steps: Sequence[Step], z: Tensor) -> None:
-        self.kind, self.place = _kind(steps[0].coupling), _place(steps, z)
-        self.parameters, self.log_det = _parameters(steps)
-
-    @cached_property
-    def weights(self) -> list[Weights]:
-        """Of each step."""
-        return [ready(p, self.place, self.kind.net_dtype) for p in self.parameters]
+        nets = [step.coupling.net for step in steps]
+        self.kind, self.place = _kind(steps[0].coupling), _place(nets[0], z)
+        self.A, c, self.log_det = affine_maps(steps)
+        W1, b2, W3, b3 = ready(parameters(nets), self.place, self.kind.net_dtype)
+        W2 = [net.conv2.weight.flatten(1) for net in nets]
+        if self.kind.net_dtype is not None:
+            W2 = torch.stack(W2).to(self.kind.net_dtype)
+        self.weights = list(map(Weights, self.A, c, W1, W2, b2, W3, b3))
 
     @cached_property
     def inverses(self) -> Tensor:
         """A⁻¹ of each step: (K, C, C) float64."""
-        return torch.linalg.inv(torch.stack([p.A for p in self.parameters]))
+        return torch.linalg.inv(self.A)
 
 
 Kept = dict[Any, Ready]
@@ -567,13 +529,13 @@ def run(
             z, logdet, _ = forward(z, w, kind, where)
             total = total + logdet
     elif memory == "reversible":
-        flat = [value for p in level.parameters for value in p]
+        flat = [value for w in level.weights for value in w]
         z, logdet = _Reversible.apply(kind, where, z, *flat)
         total = total + logdet
     else:
         kind = kind._replace(keep=KEPT[memory])
-        for p in level.parameters:
-            z, logdet, *_ = _Step.apply(kind, where, z, *p)
+        for w in level.weights:
+            z, logdet, *_ = _Step.apply(kind, where, z, *w)
             total = total + logdet
     return z.permute(0, 3, 1, 2), total
 

@@ -102,15 +102,15 @@ class Leash:
 
 
 class CompiledSteps:
-    """Within `with`, the functions of `fused` that make a step's weights ready, run it, and go back
-    through it are compiled: once for each level, as all steps of a level are alike.
+    """Within `with`, the functions of `fused` that make a level's weights ready, run a step, and
+    go back through it are compiled: once for each level, as all its steps are alike.
 
     An evaluation, of batches of other sizes, stays outside and is not compiled for.  The compiler
     gives a function up, and says so in a log only, that needs more than eight variants; those that
     other models have left behind count, so they are thrown away here.
     """
 
-    names = ("ready", "forward", "hidden", "backward", "ready_backward")
+    names = ("ready", "forward", "hidden", "backward")
 
     def __init__(self, **options: Any) -> None:
         torch.compiler.reset()
