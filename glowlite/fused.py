@@ -8,8 +8,8 @@ two to rounding:
   first (`columns`); one out of it adds what each pixel says to its neighbours afterwards (`fold`).
   Both are done where the channels are few.  What the first convolution adds to a pixel, its bias
   and what edge padding says, is in the product: a row also tells where its pixel lies (`place`).
-- The parameters of all steps of a level are made ready at once (`Ready`), in as many operations as
-  those of one step.
+- On a GPU the parameters of all steps of a level are made ready at once (`_Steps`), in as many
+  operations as those of one step.
 - Actnorm and the 1×1 convolution of a step are one affine map, made and applied in float64.
   Rounded to float32, a map would be off by the same at every pixel, and that adds up to most of the
   error of a deep model's log-det; channels are so few that it costs next to nothing.  The way back
@@ -93,20 +93,23 @@ def place(size: tuple[int, int], channels: int, edge: bool, like: Tensor) -> Ten
     return torch.cat([*parts, like.new_zeros(*size, -length % MULTIPLE)], 2)
 
 
-# -- the parameters of a level, made ready ------------------------------------------------------
+# -- the parameters of steps, made ready ---------------------------------------------------------
 
 
 class Parameters(NamedTuple):
-    """Of the nets of a level's K steps, stacked: (K, …), convolutions with channels last.
+    """Of one step: its affine map x = A (z + c) (see `affine_maps`), and its net's own.  Of several
+    (`stack`): each with the number of steps in front, and convolutions with channels last.
 
-    All but W₂, which needs nothing.  None: an edge with zero padding, a logs where the net has
-    biases instead of actnorms.
+    None: an edge with zero padding, a logs where the net has biases instead of actnorms.
     """
 
+    A: Tensor
+    c: Tensor
     W1: Tensor
     edge1: Tensor | None
     logs1: Tensor | None
     b1: Tensor
+    W2: Tensor
     logs2: Tensor | None
     b2: Tensor
     W3: Tensor
@@ -116,8 +119,8 @@ class Parameters(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """Of one step: its affine map x = A (z + c), then the net's W₁ W₂ b₂ W₃ and what it adds to
-    each pixel; or of a level's K steps, each with K in front.
+    """The same as matrices: A, c, then the net's W₁ W₂ b₂ W₃ and what it adds to each pixel.  Of
+    one step, or each with the number of steps in front.
 
     A (C, C) and c (C,) in float64; W₁ (width, 9·C/2 + E), its last E columns for `place`;
     W₂ (width, width); W₃ (9·c_out, width), its taps mirrored as `fold` wants them, and zeros;
@@ -159,27 +162,31 @@ def affine_maps(steps: Sequence[Step]) -> tuple[Tensor, Tensor, Tensor]:
     return W * s[:, None, :], b / s, log_det
 
 
-def parameters(nets: Sequence[CouplingNet]) -> Parameters:
-    """Those of all nets."""
+def parameters(net: CouplingNet) -> tuple[Tensor | None, ...]:
+    """W₁ … b₃ of `Parameters`."""
+    conv1, conv2, conv3 = net.conv1, net.conv2, net.conv3.conv
+    first, second = (None, conv1.bias), (None, conv2.bias)
+    if net.norm1 is not None:
+        first, second = (net.norm1.logs, net.norm1.b), (net.norm2.logs, net.norm2.b)
+    third = (net.conv3.logs, conv3.bias)
+    return conv1.weight, conv1.edge, *first, conv2.weight, *second, conv3.weight, conv3.edge, *third
 
-    def each(net: CouplingNet) -> tuple[Tensor | None, ...]:
-        conv1, conv2, conv3 = net.conv1, net.conv2, net.conv3.conv
-        first, second = (None, conv1.bias), (None, conv2.bias)
-        if net.norm1 is not None:
-            first, second = (net.norm1.logs, net.norm1.b), (net.norm2.logs, net.norm2.b)
-        third = (conv3.weight, conv3.edge, net.conv3.logs, conv3.bias)
-        return conv1.weight, conv1.edge, *first, *second, *third
 
-    def stack(values: Sequence[Tensor | None]) -> Tensor | None:
+def stack(each: Sequence[Parameters] | Sequence[Weights]) -> list[Tensor | None]:
+    """Those of several steps, one below the other; of a single one nothing is copied."""
+
+    def one(*values: Tensor | None) -> Tensor | None:
         if values[0] is None:
             return None
-        return torch.stack([v if v.ndim == 1 else v.permute(0, 2, 3, 1) for v in values])
+        if values[0].ndim == 4:
+            values = [v.permute(0, 2, 3, 1) for v in values]
+        return torch.stack(values) if len(values) > 1 else values[0][None]
 
-    return Parameters(*map(stack, zip(*map(each, nets), strict=True)))
+    return list(map(one, *each))
 
 
-def ready(p: Parameters, place: Tensor, net_dtype: torch.dtype | None) -> tuple[Tensor, ...]:
-    """W₁ b₂ W₃ b₃ of `Weights` for all steps, for images with that `place`.
+def ready(p: Parameters, place: Tensor, net_dtype: torch.dtype | None) -> Weights:
+    """The matrices of several steps, for images with that `place`.
 
     With actnorms behind the first two convolutions: s₁ ⊙ (W₁ x) + b₁ scales the rows of W₁;
     relu(s₂ ⊙ (W₂ x) + b₂) = s₂ ⊙ relu(W₂ x + b₂ / s₂), as s₂ > 0, scales the columns of W₃, which
@@ -190,19 +197,64 @@ def ready(p: Parameters, place: Tensor, net_dtype: torch.dtype | None) -> tuple[
     b3 = (s3 * p.b3)[:, None, None].expand(-1, h, w, -1)
     if p.edge1 is not None:
         first.append(p.edge1.flatten(2))
-    if p.edge3 is not None:
-        edge = (s3[:, :, None] * p.edge3.flatten(2)).mT
-        b3 = b3 + (place[..., :9].flatten(0, 1) @ edge).unflatten(1, (h, w))
     if p.logs1 is not None:
         s1, s2 = _scale(p.logs1)[:, :, None], _scale(p.logs2)
         first, scale, b2 = [s1 * m for m in first], scale * s2[:, None], b2 / s2
+    if p.edge3 is not None:
+        edge = (s3[:, :, None] * p.edge3.flatten(2)).mT
+        b3 = b3 + (place[..., :9].flatten(0, 1) @ edge).reshape(b3.shape)
     zeros = place.shape[2] - 1 - 9 * (p.edge1 is not None)
     W1 = torch.cat([*first, p.b1[:, :, None], p.b1.new_zeros(*p.b1.shape, zeros)], 2)
     W3 = (p.W3.permute(0, 2, 3, 1, 4) * scale[:, None, None]).flip(1, 2).flatten(1, 3)
     if missing := -W3.shape[1] % MULTIPLE:
         W3 = F.pad(W3, (0, 0, 0, missing))
-    net = W1, b2, W3
-    return *(net if net_dtype is None else [m.to(net_dtype) for m in net]), b3
+    net = W1, p.W2.flatten(2), b2, W3
+    return Weights(p.A, p.c, *(net if net_dtype is None else [m.to(net_dtype) for m in net]), b3)
+
+
+def ready_backward(p: Parameters, place: Tensor, w: Weights, g: Weights) -> Parameters:
+    """Gradients of the parameters of several steps from those of their matrices.
+
+    The gradient of the logarithm of a factor is the sum of gradient times value.
+    """
+    dtype, c_out = p.W1.dtype, p.W3.shape[1]
+    gW1, gW2, gb2, gW3 = (m.to(dtype) for m in g[2:6])
+    b2, W3, s3 = w.b2.to(dtype), w.W3.to(dtype)[:, : 9 * c_out], _scale(p.logs3)
+    glogs1 = glogs2 = gedge1 = gedge3 = None
+    gb1 = gW1[:, :, -(place.shape[2] - 9 * (p.edge1 is not None))]
+    gW3 = gW3[:, : 9 * c_out]
+    by_value = (gW3 * W3).reshape(len(s3), 9, c_out, -1).sum(1)
+    glogs3 = LOG_SCALE_FACTOR * (by_value.sum(2) + (g.b3 * w.b3).sum((1, 2)))
+    gW3 = gW3.reshape(len(s3), 3, 3, c_out, -1) * s3[:, None, None, :, None]
+    taps = p.W1[0, 0].numel()
+    if p.logs1 is not None:
+        scaled = taps + 9 * (p.edge1 is not None)
+        gW1 = gW1[:, :, :scaled]
+        glogs1 = LOG_SCALE_FACTOR * (gW1 * w.W1.to(dtype)[:, :, :scaled]).sum(2)
+        s2 = _scale(p.logs2)
+        glogs2 = LOG_SCALE_FACTOR * (by_value.sum(1) - gb2 * b2)
+        gW1, gb2 = gW1 * _scale(p.logs1)[:, :, None], gb2 / s2
+        gW3 = gW3 * s2[:, None, None, None]
+    if p.edge1 is not None:
+        gedge1 = gW1[:, :, taps : taps + 9].reshape(p.edge1.shape)
+    if p.edge3 is not None:
+        gb3 = (s3[:, None, None] * g.b3).reshape(len(s3), -1, c_out)
+        gedge3 = (gb3.transpose(1, 2) @ place[..., :9].reshape(-1, 9)).reshape(p.edge3.shape)
+    return Parameters(
+        A=g.A,
+        c=g.c,
+        W1=gW1[:, :, :taps].reshape(p.W1.shape),
+        edge1=gedge1,
+        logs1=glogs1,
+        b1=gb1,
+        W2=gW2.reshape(p.W2.shape),
+        logs2=glogs2,
+        b2=gb2,
+        W3=gW3.flip(1, 2).permute(0, 3, 1, 2, 4),
+        edge3=gedge3,
+        logs3=glogs3,
+        b3=s3 * g.b3.sum((1, 2)),
+    )
 
 
 def _scale(logs: Tensor) -> Tensor:
@@ -373,45 +425,73 @@ def _whole(pieces: Sequence[Tensor]) -> Tensor:
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
-class _Step(torch.autograd.Function):
-    """A step that keeps what its kind says; z and y are its neighbours' y and z, kept once."""
+class _Steps(torch.autograd.Function):
+    """Consecutive steps; what is kept of each is what its kind says, and z, the y before it.
+
+    Their parameters are made ready together, and again on the way back: no matrix is kept.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(
-        kind: Kind, place: Tensor, z: Tensor, *weights: Tensor
+        kind: Kind, place: Tensor, z: Tensor, *flat: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        y, logdet, told = forward(z, Weights(*weights), kind, place)
-        t = told.t if kind.scale == "exp" else None
-        return y, logdet, told.s, t, *told.h1, *told.h2
+        p = Parameters(*stack(_each(flat)))
+        y, logdet, kept = _through(z, ready(p, place, kind.net_dtype), kind, place)
+        return y, logdet, *(k for each in kept for k in each)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        kind, place, z, *weights = inputs
+        kind, place, z, *flat = inputs
         y, _, *kept = output
-        ctx.kind = kind
+        ctx.kind, ctx.n = kind, len(flat)
         ctx.set_materialize_grads(False)  # or zeros as large as the hidden layers would be written
         ctx.mark_non_differentiable(*(k for k in kept if k is not None))
-        ctx.save_for_backward(place, z, y, *weights, *kept)
+        ctx.save_for_backward(place, z, y, *flat, *kept)
 
     @staticmethod
     def backward(
         ctx: Any, gy: Tensor | None, glogdet: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
         place, z, y, *rest = ctx.saved_tensors
-        n, kind = len(Weights._fields), ctx.kind
-        w, s, t, layers = Weights(*rest[:n]), rest[n], rest[n + 1], rest[n + 2 :]
+        kind, flat, kept = ctx.kind, _each(rest[: ctx.n]), rest[ctx.n :]
         gy = torch.zeros_like(y) if gy is None else gy
         glogdet = same_for_all(0.0, y) if glogdet is None else glogdet
+        p = Parameters(*stack(flat))
+        w = ready(p, place, kind.net_dtype)
         if torch.is_grad_enabled():  # for second derivatives all of this must be functions of z
-            y, _, (s, t, _, h1, h2) = forward(z, w, kind._replace(keep=KEPT["default"]), place)
-        elif all(kind.keep):
-            h1, h2 = layers[: len(layers) // 2], layers[len(layers) // 2 :]
+            kind = kind._replace(keep=KEPT["default"])
+            y, _, kept = _through(z, w, kind, place)
         else:
-            h1, h2 = hidden(y.chunk(2, 3)[1], w, place, layers or None)
-        gz, gw = backward(z, y, w, kind, place, gy, glogdet, s, t, h1, h2)
-        return None, None, gz, *gw
+            size = len(kept) // len(flat)
+            kept = [kept[i : i + size] for i in range(0, len(kept), size)]
+        found = []
+        for w_k, (before, s, t, *layers) in reversed(list(zip(_unstack(w), kept, strict=True))):
+            before = z if before is None else before
+            if all(kind.keep):
+                h1, h2 = layers[: len(layers) // 2], layers[len(layers) // 2 :]
+            else:
+                h1, h2 = hidden(y.chunk(2, 3)[1], w_k, place, tuple(layers) or None)
+            gy, gw = backward(before, y, w_k, kind, place, gy, glogdet, s, t, h1, h2)
+            y, found = before, [gw, *found]
+        gp = ready_backward(p, place, w, Weights(*stack(found)))
+        return None, None, gy, *_flat(gp)
+
+
+def _through(
+    z: Tensor, w: Weights, kind: Kind, place: Tensor
+) -> tuple[Tensor, Tensor, list[tuple[Tensor | None, ...]]]:
+    """z -> y after several steps, their log-det, and of each step what is kept: its z (None of the
+    first, which is at hand), s, t where the way back asks for it, and hidden layers."""
+    logdets, kept = [], []
+    for w_k in _unstack(w):
+        y, logdet, told = forward(z, w_k, kind, place)
+        logdets.append(logdet)
+        t = told.t if kind.scale == "exp" else None
+        kept.append((z if kept else None, told.s, t, *told.h1, *told.h2))
+        z = y
+    return z, sum(logdets[1:], logdets[0]), kept
 
 
 class _Reversible(torch.autograd.Function):
@@ -419,11 +499,12 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, kind: Kind, place: Tensor, z: Tensor, *flat: Tensor
+        ctx: Any, kind: Kind, place: Tensor, z: Tensor, *flat: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         total = same_for_all(0.0, z)
-        for w in _each(flat):
-            z, logdet, _ = forward(z, w, kind, place)
+        for p in _each(flat):
+            w = ready(Parameters(*stack([p])), place, kind.net_dtype)
+            z, logdet, _ = _through(z, w, kind, place)
             total = total + logdet
         ctx.kind = kind
         ctx.save_for_backward(place, z, *flat)
@@ -433,24 +514,44 @@ class _Reversible(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
         place, y, *flat = ctx.saved_tensors
-        found: list[Tensor] = []
+        found: list[Tensor | None] = []
         kind = ctx.kind._replace(keep=KEPT["default"])  # of one step at a time
-        for w in reversed(_each(flat)):
+        for one in reversed(_each(flat)):
+            p = Parameters(*stack([one]))
+            ws = ready(p, place, kind.net_dtype)
+            (w,) = _unstack(ws)
             A_inv = torch.linalg.inv_ex(w.A).inverse  # does not wait for a GPU
             z, (s, t, _, h1, h2) = inverse(y, w, kind, place, A_inv)
             gy, gw = backward(z, y, w, kind, place, gy, glogdet, s, t, h1, h2)
-            y, found = z, [*gw, *found]
+            gp = ready_backward(p, place, ws, Weights(*stack([gw])))
+            y, found = z, [*_flat(gp), *found]
         return None, None, gy, *found
 
 
-def _each(flat: Sequence[Tensor]) -> list[Weights]:
-    size = len(Weights._fields)
-    return [Weights(*flat[i : i + size]) for i in range(0, len(flat), size)]
+def _each(flat: Sequence[Tensor | None]) -> list[Parameters]:
+    size = len(Parameters._fields)
+    return [Parameters(*flat[i : i + size]) for i in range(0, len(flat), size)]
+
+
+def _unstack(w: Weights) -> list[Weights]:
+    return list(map(Weights, *(value.unbind() for value in w)))
+
+
+def _flat(g: Parameters) -> list[Tensor | None]:
+    """Gradients as `_each` takes the parameters, convolutions as `nn.Conv2d` has them."""
+    each = zip(*([None] * len(g.A) if v is None else v.unbind() for v in g), strict=True)
+    return [
+        v.permute(0, 3, 1, 2) if v is not None and v.ndim == 4 else v for one in each for v in one
+    ]
 
 
 # -- a level -----------------------------------------------------------------------------------
 
 KEPT = {"default": (True, True), "half": (False, True), "checkpoint": (False, False)}
+
+TOGETHER: int | None = None
+"""Steps whose parameters are made ready together; None: on a GPU, which is told each operation, all
+of a level; on a CPU one, whose matrices are still in the cache when they are multiplied."""
 
 
 def fits(steps: Sequence[nn.Module]) -> bool:
@@ -478,9 +579,9 @@ def _kind(coupling: Coupling) -> Kind:
     return Kind(getattr(coupling, "scale", None), coupling.net_dtype, keep=KEPT["checkpoint"])
 
 
-def _place(net: CouplingNet, z: Tensor) -> Tensor:
-    """That of such nets on images as z, (N, H, W, C)."""
-    conv = net.conv1
+def _place(steps: Sequence[Step], z: Tensor) -> Tensor:
+    """That of these steps' nets on images as z, (N, H, W, C)."""
+    conv = steps[0].coupling.net.conv1
     return place(z.shape[1:3], conv.weight.shape[1], conv.edge is not None, z)
 
 
@@ -488,14 +589,18 @@ class Ready:
     """What the steps of a level need of their parameters, for images of one size."""
 
     def __init__(self, steps: Sequence[Step], z: Tensor) -> None:
-        nets = [step.coupling.net for step in steps]
-        self.kind, self.place = _kind(steps[0].coupling), _place(nets[0], z)
+        self.kind, self.place = _kind(steps[0].coupling), _place(steps, z)
         self.A, c, self.log_det = affine_maps(steps)
-        W1, b2, W3, b3 = ready(parameters(nets), self.place, self.kind.net_dtype)
-        W2 = [net.conv2.weight.flatten(1) for net in nets]
-        if self.kind.net_dtype is not None:
-            W2 = torch.stack(W2).to(self.kind.net_dtype)
-        self.weights = list(map(Weights, self.A, c, W1, W2, b2, W3, b3))
+        maps = zip(steps, self.A, c, strict=True)
+        each = [Parameters(A_k, c_k, *parameters(s.coupling.net)) for s, A_k, c_k in maps]
+        size = TOGETHER or (len(each) if z.is_cuda else 1)
+        self.groups = [each[i : i + size] for i in range(0, len(each), size)]
+
+    @cached_property
+    def weights(self) -> list[Weights]:
+        """Of each step."""
+        stacked = (Parameters(*stack(group)) for group in self.groups)
+        return [w for p in stacked for w in _unstack(ready(p, self.place, self.kind.net_dtype))]
 
     @cached_property
     def inverses(self) -> Tensor:
@@ -529,13 +634,13 @@ def run(
             z, logdet, _ = forward(z, w, kind, where)
             total = total + logdet
     elif memory == "reversible":
-        flat = [value for w in level.weights for value in w]
+        flat = [value for group in level.groups for p in group for value in p]
         z, logdet = _Reversible.apply(kind, where, z, *flat)
         total = total + logdet
     else:
         kind = kind._replace(keep=KEPT[memory])
-        for w in level.weights:
-            z, logdet, *_ = _Step.apply(kind, where, z, *w)
+        for group in level.groups:
+            z, logdet, *_ = _Steps.apply(kind, where, z, *(value for p in group for value in p))
             total = total + logdet
     return z.permute(0, 3, 1, 2), total
 

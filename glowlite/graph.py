@@ -110,7 +110,7 @@ class CompiledSteps:
     other models have left behind count, so they are thrown away here.
     """
 
-    names = ("ready", "forward", "hidden", "backward")
+    names = ("ready", "forward", "hidden", "backward", "ready_backward")
 
     def __init__(self, **options: Any) -> None:
         torch.compiler.reset()

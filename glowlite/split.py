@@ -80,7 +80,8 @@ class TopPrior(nn.Module):
 
         Raises:
             ValueError: the prior is class-conditional and `classes` is None, or the reverse;
-                or there is not one class for each of the latents.
+                there is not one class for each of the latents; or, but on a GPU, where that would
+                make the host wait, a class is no int64 in 0 … n_classes − 1.
         """
         if (classes is None) != (self.offset is None):
             wanted = f"(N,) int64 in 0 … {self.n_classes - 1}" if self.offset else "None"
@@ -94,7 +95,14 @@ class TopPrior(nn.Module):
         if self.bias is not None:
             m = m + self.bias * (LOG_SCALE_FACTOR * self.logs).exp()
         if self.offset is not None:
-            m = m + self.offset(F.one_hot(classes, self.n_classes).to(like.dtype))
+            try:
+                one_hot = F.one_hot(classes, self.n_classes)
+            except RuntimeError as error:  # PyTorch has looked, and says neither number
+                raise ValueError(
+                    f"classes are {classes.dtype}, {classes.min()} … {classes.max()}; accepted: "
+                    f"torch.int64, 0 … {self.n_classes - 1}"
+                ) from error
+            m = m + self.offset(one_hot.to(like.dtype))
         return halves(m[:, :, None, None])
 
     def forward(self, z: Tensor, classes: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -69,6 +69,28 @@ def test_the_same_numbers_and_gradients_as_the_layers(kind):
         )
 
 
+@pytest.mark.parametrize("together", [2, 3])
+@pytest.mark.parametrize("kind", KINDS, ids=name)
+def test_steps_made_ready_together_as_on_a_gpu(kind, together, monkeypatch):
+    model, x = make(**kind)
+    expected = everything(model, x)
+    monkeypatch.setattr(fused, "TOGETHER", together)
+    made, ready = [], fused.ready
+    monkeypatch.setattr(fused, "ready", lambda p, *args: made.append(len(p.A)) or ready(p, *args))
+    first = None
+    for mode in ("default", "half", "checkpoint"):
+        model.memory = mode
+        made.clear()
+        found = everything(model, x)
+        groups = [2, 1] if together == 2 else [3]
+        assert made == 2 * groups + 2 * groups[::-1], "the two levels there, and back"
+        assert largest_gap(found, expected) < 1e-12
+        first = first or found
+        assert all(torch.equal(a, b) for a, b in zip(found, first, strict=True))
+    with torch.no_grad():
+        assert (model.inverse(found[0]) - x).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("kind", KINDS[::7], ids=name)
 def test_a_batch_in_pieces_is_the_same_batch(kind, monkeypatch):
     model, x = make(**kind)
@@ -187,21 +209,24 @@ def test_a_step_by_finite_differences_first_and_second(scale, keep):
     n, h, w, c, width = 2, 2, 3, 4, 3
     place = fused.place((h, w), c // 2, True, torch.zeros((), dtype=torch.float64))
     c_out = c // 2 if scale is None else c
-    taps = 9 * c_out + -9 * c_out % fused.MULTIPLE
-    shapes = [(n, h, w, c), (c, c), (c,), (width, 9 * c // 2 + place.shape[2])]
-    shapes += [(width, width), (width,), (taps, width), (h, w, c_out)]
+    shapes = [(n, h, w, c), (c, c), (c,)]
+    shapes += [(width, c // 2, 3, 3), (width, 1, 3, 3), (width,), (width,)]
+    shapes += [(width, width, 1, 1), (width,), (width,)]
+    shapes += [(c_out, width, 3, 3), (c_out, 1, 3, 3), (c_out,), (c_out,)]
     tensors = [
         (0.3 * torch.randn(s, dtype=torch.float64, generator=g)).requires_grad_() for s in shapes
     ]
 
     def step(*inputs):
-        return fused._Step.apply(kind, place, *inputs)[:2]
+        return fused._Steps.apply(kind, place, *inputs)[:2]
 
     assert torch.autograd.gradcheck(step, tensors, fast_mode=True)
     assert torch.autograd.gradgradcheck(step, tensors, fast_mode=True)
 
 
-def test_derivatives_by_torch_func():
+@pytest.mark.parametrize("together", [None, 3])
+def test_derivatives_by_torch_func(together, monkeypatch):
+    monkeypatch.setattr(fused, "TOGETHER", together)
     model, x = make(levels=1)
     x = x.detach()
 
@@ -329,7 +354,7 @@ def test_frozen_the_same_numbers_and_the_weights_made_ready_once(kind, monkeypat
             z, logdet = model(x)
             found = z, logdet, model.inverse(z)
             assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert len(made) == 2  # levels
+    assert len(made) == 2 * 3  # levels, steps
 
 
 def test_frozen_ends_with_its_block_and_leaves_gradients_alone():

@@ -505,6 +505,21 @@ def test_one_class_for_each_image():
     ):
         with pytest.raises(ValueError, match=r"accepted: \(4,\), one for each image"):
             model.log_prob(x, classes)
+    for classes, told in (
+        (torch.tensor([0, 1, 2, 3]), r"torch.int64, 0 … 3"),
+        (torch.tensor([0, -1, 2, 1]), r"torch.int64, -1 … 2"),
+        (torch.tensor([0.0, 1.0, 2.0, 1.0]), r"torch.float32, 0.0 … 2.0"),
+    ):
+        for use in (lambda c: model.log_prob(x, c), lambda c: model.sample(4, classes=c)):
+            with pytest.raises(ValueError, match=told + r"; accepted: torch.int64, 0 … 2"):
+                use(classes)
+
+
+def test_a_label_for_a_model_or_layer_without_classes():
+    model = build(GLOW)
+    for layer in (model, model.levels[0], model.levels[0].steps[0].actnorm):
+        with pytest.raises(ValueError, match="label is 0; .*no classes"):
+            glowlite.to_reference(layer, label=0)
 
 
 def test_no_image_initialises_nothing():

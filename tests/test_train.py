@@ -22,6 +22,7 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from glowlite import fused
 from glowlite import train as training
 from glowlite.checkpoint import CheckpointError, load_tensors, save_tensors
 from glowlite.cli import main
@@ -788,8 +789,10 @@ def test_the_steps_are_compiled_and_nothing_else_is(tmp_path, monkeypatch, strai
 
 
 @pytest.mark.parametrize("bf16", [False, True])
-def test_the_steps_can_be_traced_whole(tmp_path, bf16):
+@pytest.mark.parametrize("together", [None, 2])
+def test_the_steps_can_be_traced_whole(tmp_path, monkeypatch, bf16, together):
     """The compiler's first half, without the code it would write: the same gradients."""
+    monkeypatch.setattr(fused, "TOGETHER", together)
     run = begin(tmp_path / "a", model={**TINY, "depth": 2}, bf16=bf16)
     batches, world = Batches(TRAIN, run.config, World("cpu")), World("cpu")
     loss_of, _ = training.prepare(run.model, run.config, batches, print)
@@ -802,8 +805,10 @@ def test_the_steps_can_be_traced_whole(tmp_path, bf16):
     assert counters["graph_break"] == {}
 
 
-def test_a_step_is_compiled_once_a_level(tmp_path):
+@pytest.mark.parametrize("together", [None, 3])  # on a CPU, on a GPU
+def test_a_step_is_compiled_once_a_level(tmp_path, monkeypatch, together):
     """Whichever step of a level it is, and whatever other models had compiled before."""
+    monkeypatch.setattr(fused, "TOGETHER", together)
     made = []
 
     def compiler(graph, _inputs):
@@ -818,7 +823,7 @@ def test_a_step_is_compiled_once_a_level(tmp_path):
         with CompiledSteps(backend=compiler, dynamic=False):
             loss_of = run.model.loss
             training.gradients(run, world, loss_of, *training.inputs(run, batches, world))
-        assert len(made) == 3 * TINY["levels"], "what makes weights ready; a step there and back"
+        assert len(made) == 4 * TINY["levels"], "forward and backward, of the step and its weights"
 
 
 def test_a_class_conditional_model_trains(tmp_path):

@@ -21,11 +21,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from glowlite import Glow
+from glowlite import Glow, fused
 from glowlite.glow import GlowConfig
 
 BATCHES = (64, 128, 256, 512, 1024)
@@ -146,7 +147,7 @@ def launches(levels: int, depth: int, fast: bool = True) -> int:
     model.initialize(images, noise=torch.rand(images.shape))
     model.fast = fast
     model.set_net_dtype(torch.bfloat16)
-    with _Count() as count:
+    with patch.object(fused, "TOGETHER", depth), _Count() as count:  # as on a GPU
         model.loss(images, noise=torch.full(images.shape, 0.5))[0].backward()
     return count.found
 
