@@ -121,8 +121,9 @@ def slopes(rows: list[dict[str, Any]], name: str, what: str) -> tuple[float, flo
 
 
 def default_names() -> list[str]:
-    """The modes of glowlite with the authors' nets, and the peers."""
-    return [n for n in BUILDERS if "plain-nets" not in n and "bf16" not in n and n != "floor"]
+    """The modes of glowlite with the authors' nets, and the peers; those that are trained."""
+    others = ("plain-nets", "bf16", "frozen", "floor")
+    return [n for n in BUILDERS if not any(word in n for word in others)]
 
 
 def main() -> None:
