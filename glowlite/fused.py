@@ -222,14 +222,14 @@ def ready_backward(p: Parameters, place: Tensor, w: Weights, g: Weights) -> Para
     b2, W3, s3 = w.b2.to(dtype), w.W3.to(dtype)[:, : 9 * c_out], _scale(p.logs3)
     glogs1 = glogs2 = gedge1 = gedge3 = None
     gb1 = gW1[:, :, -(place.shape[2] - 9 * (p.edge1 is not None))]
-    gW3 = gW3[:, : 9 * c_out]
+    gW3 = gW3.narrow(1, 0, 9 * c_out)  # gradients in batches know no slice that is the whole
     by_value = (gW3 * W3).reshape(len(s3), 9, c_out, -1).sum(1)
     glogs3 = LOG_SCALE_FACTOR * (by_value.sum(2) + (g.b3 * w.b3).sum((1, 2)))
     gW3 = gW3.reshape(len(s3), 3, 3, c_out, -1) * s3[:, None, None, :, None]
     taps = p.W1[0, 0].numel()
     if p.logs1 is not None:
         scaled = taps + 9 * (p.edge1 is not None)
-        gW1 = gW1[:, :, :scaled]
+        gW1 = gW1.narrow(2, 0, scaled)
         glogs1 = LOG_SCALE_FACTOR * (gW1 * w.W1.to(dtype)[:, :, :scaled]).sum(2)
         s2 = _scale(p.logs2)
         glogs2 = LOG_SCALE_FACTOR * (by_value.sum(1) - gb2 * b2)
@@ -243,7 +243,7 @@ def ready_backward(p: Parameters, place: Tensor, w: Weights, g: Weights) -> Para
     return Parameters(
         A=g.A,
         c=g.c,
-        W1=gW1[:, :, :taps].reshape(p.W1.shape),
+        W1=gW1.narrow(2, 0, taps).reshape(p.W1.shape),
         edge1=gedge1,
         logs1=glogs1,
         b1=gb1,

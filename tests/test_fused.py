@@ -224,10 +224,11 @@ def test_a_step_by_finite_differences_first_and_second(scale, keep):
     assert torch.autograd.gradgradcheck(step, tensors, fast_mode=True)
 
 
+@pytest.mark.parametrize("options", [{}, {"padding": "zero"}, {"net_actnorm": False}], ids=name)
 @pytest.mark.parametrize("together", [None, 3])
-def test_derivatives_by_torch_func(together, monkeypatch):
+def test_derivatives_by_torch_func(together, options, monkeypatch):
     monkeypatch.setattr(fused, "TOGETHER", together)
-    model, x = make(levels=1)
+    model, x = make(shape=(3, 4, 8), **options)  # of 12 and 24 channels: rows with zeros, and none
     x = x.detach()
 
     def both():
