@@ -172,8 +172,8 @@ def parameters(net: CouplingNet) -> tuple[Tensor | None, ...]:
     return conv1.weight, conv1.edge, *first, conv2.weight, *second, conv3.weight, conv3.edge, *third
 
 
-def stack(each: Sequence[Parameters] | Sequence[Weights]) -> list[Tensor | None]:
-    """Those of several steps, one below the other; of a single one nothing is copied."""
+def stack(each: Sequence[Any]) -> Any:
+    """`Parameters` or `Weights` of several steps, one below the other; of one step no copies."""
 
     def one(*values: Tensor | None) -> Tensor | None:
         if values[0] is None:
@@ -182,7 +182,7 @@ def stack(each: Sequence[Parameters] | Sequence[Weights]) -> list[Tensor | None]
             values = [v.permute(0, 2, 3, 1) for v in values]
         return torch.stack(values) if len(values) > 1 else values[0][None]
 
-    return list(map(one, *each))
+    return type(each[0])(*map(one, *each))
 
 
 def ready(p: Parameters, place: Tensor, net_dtype: torch.dtype | None) -> Weights:
@@ -437,7 +437,7 @@ class _Steps(torch.autograd.Function):
     def forward(
         kind: Kind, place: Tensor, z: Tensor, *flat: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        p = Parameters(*stack(_each(flat)))
+        p = stack(_each(flat))
         y, logdet, kept = _through(z, ready(p, place, kind.net_dtype), kind, place)
         return y, logdet, *(k for each in kept for k in each)
 
@@ -458,7 +458,7 @@ class _Steps(torch.autograd.Function):
         kind, flat, kept = ctx.kind, _each(rest[: ctx.n]), rest[ctx.n :]
         gy = torch.zeros_like(y) if gy is None else gy
         glogdet = same_for_all(0.0, y) if glogdet is None else glogdet
-        p = Parameters(*stack(flat))
+        p = stack(flat)
         w = ready(p, place, kind.net_dtype)
         if torch.is_grad_enabled():  # for second derivatives all of this must be functions of z
             kind = kind._replace(keep=KEPT["default"])
@@ -475,7 +475,7 @@ class _Steps(torch.autograd.Function):
                 h1, h2 = hidden(y.chunk(2, 3)[1], w_k, place, tuple(layers) or None)
             gy, gw = backward(before, y, w_k, kind, place, gy, glogdet, s, t, h1, h2)
             y, found = before, [gw, *found]
-        gp = ready_backward(p, place, w, Weights(*stack(found)))
+        gp = ready_backward(p, place, w, stack(found))
         return None, None, gy, *_flat(gp)
 
 
@@ -503,7 +503,7 @@ class _Reversible(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         total = same_for_all(0.0, z)
         for p in _each(flat):
-            w = ready(Parameters(*stack([p])), place, kind.net_dtype)
+            w = ready(stack([p]), place, kind.net_dtype)
             z, logdet, _ = _through(z, w, kind, place)
             total = total + logdet
         ctx.kind = kind
@@ -517,13 +517,13 @@ class _Reversible(torch.autograd.Function):
         found: list[Tensor | None] = []
         kind = ctx.kind._replace(keep=KEPT["default"])  # of one step at a time
         for one in reversed(_each(flat)):
-            p = Parameters(*stack([one]))
+            p = stack([one])
             ws = ready(p, place, kind.net_dtype)
             (w,) = _unstack(ws)
             A_inv = torch.linalg.inv_ex(w.A).inverse  # does not wait for a GPU
             z, (s, t, _, h1, h2) = inverse(y, w, kind, place, A_inv)
             gy, gw = backward(z, y, w, kind, place, gy, glogdet, s, t, h1, h2)
-            gp = ready_backward(p, place, ws, Weights(*stack([gw])))
+            gp = ready_backward(p, place, ws, stack([gw]))
             y, found = z, [*_flat(gp), *found]
         return None, None, gy, *found
 
@@ -599,8 +599,8 @@ class Ready:
     @cached_property
     def weights(self) -> list[Weights]:
         """Of each step."""
-        stacked = (Parameters(*stack(group)) for group in self.groups)
-        return [w for p in stacked for w in _unstack(ready(p, self.place, self.kind.net_dtype))]
+        dtype = self.kind.net_dtype
+        return [w for g in self.groups for w in _unstack(ready(stack(g), self.place, dtype))]
 
     @cached_property
     def inverses(self) -> Tensor:
