@@ -27,7 +27,7 @@ from glowlite.presets import MODEL_OPTIONS, PRESETS, TrainConfig, preset
 
 def train(args: Namespace) -> int:
     """glowlite train DATA"""
-    from glowlite import train as training
+    from glowlite import runs
 
     chosen = preset(args.preset)
     given = {
@@ -61,14 +61,14 @@ def train(args: Namespace) -> int:
             # A small set's test part may hold a class that its training part has not.
             every = (train_set, watched, test_set)
             model["n_classes"] = 1 + max(int(part.labels.max()) for part in every)
-        folder = Path(args.out) if args.out else training.next_folder(config.data)
+        folder = Path(args.out) if args.out else runs.next_folder(config.data)
         if world.first:
             kept = f"{len(watched):,} held-out, " if config.holdout else ""
             counts = f"{len(train_set):,} training, {kept}{len(test_set):,} test images"
             print(f"{train_set.name}: {counts}")
             if train_set.skipped:
                 print(f"left out: {train_set.skipped:,} of the files, not readable as images")
-        run = training.start(
+        run = runs.start(
             folder, config, model, train_set, watched, world, force=args.force, notes=_notes(world)
         )
         return _train(run, train_set, watched, test_set, world)
@@ -78,7 +78,7 @@ def train(args: Namespace) -> int:
 
 def resume(args: Namespace) -> int:
     """glowlite resume RUN"""
-    from glowlite import train as training
+    from glowlite import runs
 
     names = ("minutes", "epochs", "save_minutes", "device", "data_dir", "cache_dir")
     names += ("skip_corrupt",)
@@ -87,13 +87,13 @@ def resume(args: Namespace) -> int:
         changes.setdefault("epochs", None)
     elif "epochs" in changes:
         changes.setdefault("minutes", None)
-    saved = training.read_config(args.run)
+    saved = runs.read_config(args.run)
     config = replace(saved["train"], **changes)
     world = World(config.device)
     try:
         train_set, watched, test_set = _sets(config, args)
-        run = training.restart(args.run, train_set, world, **changes)
-        (finished,) = world.agree(float(training.finished(run)))
+        run = runs.restart(args.run, train_set, world, **changes)
+        (finished,) = world.agree(float(runs.finished(run)))
         if finished and run.progress(len(train_set)) >= 1:
             if world.first:
                 print(f"{args.run} is complete; to train on, give --minutes or --epochs in all")
@@ -166,7 +166,7 @@ def eval(args: Namespace) -> int:  # the verb's name
 def sample(args: Namespace) -> int:
     """glowlite sample RUN"""
     from glowlite.images import save_grid
-    from glowlite.train import draw_samples
+    from glowlite.look import draw_samples
 
     model = _model(args)
     out = _output(args, "sample.png")
@@ -476,7 +476,7 @@ def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:
         raise ValueError("this file does not say what it was trained on; name images with --data")
     where = {} if args.data else settings
     if Path(args.run).is_dir() and not args.data:
-        from glowlite.train import read_config
+        from glowlite.runs import read_config
 
         where = vars(read_config(args.run)["train"])  # with the folders of this machine
     c, h, w = model.shape

@@ -35,6 +35,10 @@ class Evaluation:
         return asdict(self)
 
 
+# What a random number is drawn for: the first word of a stream, see `seeded`.
+EVALUATION, NOISE, SAMPLES, INITIALIZATION, SHIFT = 1, 10, 11, 12, 13
+
+
 def seeded(seed: int, *stream: int, device: str | torch.device = "cpu") -> torch.Generator:
     """A generator that depends on (seed, stream) and on nothing drawn before.
 
@@ -85,7 +89,7 @@ def evaluate(
             part = slice(start, min(start + batch, len(images)))
             x = to_tensor(images[part], device)
             y = None if labels is None else torch.from_numpy(np.array(labels[part])).to(device)
-            noise = seeded(seed, 1, start, device=device)
+            noise = seeded(seed, EVALUATION, start, device=device)
             total = sum(model.bits_per_dim(x, y, generator=noise) for _ in range(draws))
             values[part] = (total / draws).cpu().numpy()
             if progress:

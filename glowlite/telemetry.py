@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor, nn
 
@@ -56,3 +58,15 @@ def telemetry(model: nn.Module, images: Tensor, classes: Tensor | None = None) -
         "smallest_scale": min(scales, default=1.0),
         "condition": max(conditions, default=1.0),
     }
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The most this process has held so far, MiB: on the GPU, or on a CPU in all."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

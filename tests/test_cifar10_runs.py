@@ -453,7 +453,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(run, "wait", lambda _: None)
     monkeypatch.setattr(run.gc, "collect", lambda: None)  # a second each, of sixty
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
-    monkeypatch.setattr(run.training, "peak_memory", lambda _: 5.0)
+    monkeypatch.setattr(run, "peak_memory", lambda _: 5.0)
     monkeypatch.setattr(run, "train_step", train_step)
     monkeypatch.setattr(run, "floor_step", lambda *_: lambda: None)
     return asked

@@ -18,12 +18,12 @@ from PIL import Image
 
 import glowlite
 from glowlite import checkpoint, commands, data
+from glowlite.batches import Batches
 from glowlite.cli import _VERBS, build_parser, main
 from glowlite.data import drawn
 from glowlite.nice import NICEConfig
 from glowlite.presets import MODEL_OPTIONS
 from glowlite.realnvp import RealNVPConfig
-from glowlite.train import Batches
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,7 +10,9 @@ import pytest
 import torch
 from torch import multiprocessing
 
+from glowlite import runs
 from glowlite import train as training
+from glowlite.batches import Batches
 from glowlite.data import ImageSet
 from glowlite.data.faces import make_faces
 from glowlite.evaluate import seeded
@@ -36,12 +38,12 @@ def gradients(folder, world, batch):
     """Weights after initialisation, and gradients of one batch, as the loop computes them."""
     torch.set_default_dtype(torch.float64)
     train_set, test_set = image_sets()
-    run = training.start(folder, config(batch=batch), MODEL, train_set, test_set, world)
+    run = runs.start(folder, config(batch=batch), MODEL, train_set, test_set, world)
     start = {k: v.clone() for k, v in run.model.state_dict().items()}
     with torch.no_grad():  # away from the zero initialisation, where gradients of nets vanish
         for i, p in enumerate(run.model.parameters()):
             p += 0.05 * torch.randn(p.shape, generator=seeded(i))
-    batches = training.Batches(train_set, run.config, world)
+    batches = Batches(train_set, run.config, world)
     given = training.inputs(run, batches, world)
     bits, norm = training.gradients(run, world, run.model.loss, *given)
     found = {name: p.grad.clone() for name, p in run.model.named_parameters()}
@@ -60,12 +62,12 @@ def own_rows(self, first, count):
     return ROWS(self, first + 3 * self.world.rank, count)
 
 
-ROWS = training.Batches.rows
+ROWS = Batches.rows
 MUTANTS = {
     "no sum": [(World, "sum_gradients", no_sum)],
     "same rows": [(World, "share", share_the_same_rows)],
     "own initialisation": [
-        (training.Batches, "rows", own_rows),
+        (Batches, "rows", own_rows),
         (World, "same_weights", lambda self, model: None),
     ],
 }
@@ -96,7 +98,7 @@ WHOLE = {"whole": {}, "channels last": {"channels_last": True}}
 
 def whole(folder, world, **changes):
     train_set, test_set = image_sets()
-    run = training.start(folder, config(**changes), MODEL, train_set, test_set, world)
+    run = runs.start(folder, config(**changes), MODEL, train_set, test_set, world)
     training.train(run, train_set, test_set, world, say=lambda _: None)
     return run.model.state_dict()
 

@@ -22,8 +22,9 @@ from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from glowlite import fused
+from glowlite import fused, look, progress, runs
 from glowlite import train as training
+from glowlite.batches import Batches
 from glowlite.checkpoint import CheckpointError, load_tensors, save_tensors
 from glowlite.cli import main
 from glowlite.data import ImageSet, epoch_order, load
@@ -37,7 +38,7 @@ from glowlite.parallel import World
 from glowlite.plots import read_metrics
 from glowlite.presets import MEMORY, PRESETS, TrainConfig
 from glowlite.schedule import lr_factor, make_optimizer, update_average
-from glowlite.train import Batches, TrainingStopped
+from glowlite.train import TrainingStopped
 
 TINY = {"levels": 2, "depth": 1, "width": 6, "n_bits": 5}
 N = 90  # with batches of 16 the epochs do not line up with the steps
@@ -58,7 +59,7 @@ def config(**changes):
 
 
 def begin(folder, model=TINY, train_set=TRAIN, **changes):
-    return training.start(folder, config(**changes), model, train_set, TEST, World("cpu"))
+    return runs.start(folder, config(**changes), model, train_set, TEST, World("cpu"))
 
 
 def go(run, **more):
@@ -132,7 +133,7 @@ def test_resume_is_bit_equal(straight, tmp_path, monkeypatch, step):
     left = [tmp_path / "a" / name for name in (".state.safetensors.x.tmp", "samples/.1.png.x.tmp")]
     for path in left:
         path.write_text("half")
-    run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
+    run = runs.restart(tmp_path / "a", TRAIN, World("cpu"))
     assert run.step == step + 1 and not any(path.exists() for path in left)
     result, _ = go(run)
     assert same(state(tmp_path / "a"), state(straight[0]))
@@ -150,7 +151,7 @@ def test_resume_is_bit_equal_in_another_memory_format(tmp_path, monkeypatch, fas
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
         go(begin(tmp_path / "a", **options))
-    run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
+    run = runs.restart(tmp_path / "a", TRAIN, World("cpu"))
     go(run)
     assert same(state(tmp_path / "a"), state(tmp_path / "whole"))
 
@@ -183,7 +184,7 @@ def test_the_test_above_would_notice(straight, tmp_path, monkeypatch, forget):
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
         go(begin(tmp_path / "a"))
-    run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
+    run = runs.restart(tmp_path / "a", TRAIN, World("cpu"))
     forget(run)
     go(run)
     assert not same(state(tmp_path / "a"), state(straight[0]))
@@ -340,7 +341,7 @@ def gradients_on(device, memory, bf16, fast, options):
     """Those of one batch, on a device that is not the CPU: `meta` has shapes and no numbers."""
     model = build({**TINY, "shape": [3, 8, 8], **options})
     model.initialize(torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8))
-    run = training.assemble(None, config(batch=4), model, N, torch.device("cpu"))
+    run = runs.assemble(None, config(batch=4), model, N, torch.device("cpu"))
     model.to(device)
     model.memory, model.fast = memory, fast
     model.set_net_dtype(torch.bfloat16 if bf16 else None)
@@ -368,19 +369,19 @@ def test_damage_to_the_state_is_told(straight, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(straight[0], folder)
     with pytest.raises(ValueError, match="other images"):
-        training.restart(folder, TEST, World("cpu"))
+        runs.restart(folder, TEST, World("cpu"))
     saved = json.loads((folder / "config.json").read_text())
     saved["model"]["width"] = 7
     (folder / "config.json").write_text(json.dumps(saved))
     with pytest.raises(CheckpointError, match="another architecture"):
-        training.restart(folder, TRAIN, World("cpu"))
+        runs.restart(folder, TRAIN, World("cpu"))
     for text in ("{}", json.dumps({k: v for k, v in saved.items() if k != "data"})):
         (folder / "config.json").write_text(text)
         with pytest.raises(CheckpointError, match="cannot be used"):
-            training.restart(folder, TRAIN, World("cpu"))
+            runs.restart(folder, TRAIN, World("cpu"))
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="not a run folder"):
-        training.restart(folder, TRAIN, World("cpu"))
+        runs.restart(folder, TRAIN, World("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -400,7 +401,7 @@ def test_a_whole_file_that_is_no_state_is_told(straight, tmp_path, damage):
     damage(tensors, header)
     save_tensors(path, tensors, header)
     with pytest.raises(CheckpointError, match="state.safetensors is not a run's state"):
-        training.restart(tmp_path / "a", TRAIN, World("cpu"))
+        runs.restart(tmp_path / "a", TRAIN, World("cpu"))
 
 
 def test_metrics_cut_off_anywhere_are_read(tmp_path):
@@ -416,7 +417,7 @@ def test_metrics_cut_off_anywhere_are_read(tmp_path):
 def test_the_last_evaluation_shows_how_far_it_is(tmp_path, monkeypatch):
     told = []
 
-    class Seen(training.tqdm):
+    class Seen(progress.tqdm):
         """On a terminal, told what it shows: the end it runs to, each advance, and its close."""
 
         def __init__(self, *args, disable=False, **options):
@@ -430,7 +431,8 @@ def test_the_last_evaluation_shows_how_far_it_is(tmp_path, monkeypatch):
         def close(self):
             told.append((self.name, "closed"))
 
-    monkeypatch.setattr(training, "tqdm", Seen)
+    for module in (progress, look):
+        monkeypatch.setattr(module, "tqdm", Seen)
     go(begin(tmp_path / "a", epochs=0.5))
     assert told.index((None, "closed")) < told.index(("evaluating", "to", 37)), "one bar at a time"
     assert told.count(("evaluating", "to", 37)) == 2, "the averaged weights and the last ones"
@@ -443,7 +445,7 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="--force"):
         begin(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
-    run = training.start(tmp_path, config(), TINY, TRAIN, TEST, World("cpu"), force=True)
+    run = runs.start(tmp_path, config(), TINY, TRAIN, TEST, World("cpu"), force=True)
     assert run.step == 0 and (tmp_path / "mine.txt").read_text() == "keep me"
 
 
@@ -460,9 +462,9 @@ def test_an_old_run_stands_until_the_new_one_has_begun(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("glowlite.likelihood.FlowModel.initialize", None)
         with pytest.raises(TypeError):
-            training.start(*again, force=True)
+            runs.start(*again, force=True)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    training.start(*again, force=True)
+    runs.start(*again, force=True)
     assert [path.exists() for path in extra] == [False, False, False, False, True]
 
 
@@ -490,7 +492,7 @@ def test_tensorboard_is_told_what_the_metrics_hold_once(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 5)
         go(begin(tmp_path / "a", tensorboard=True))
-    run = training.restart(tmp_path / "a", TRAIN, World("cpu"))
+    run = runs.restart(tmp_path / "a", TRAIN, World("cpu"))
     go(run)
     first, _, second, _ = Board.made
     assert Board.made[1::2] == ["closed", "closed"]
@@ -518,7 +520,7 @@ def test_a_look_that_fails_is_told_and_training_goes_on(tmp_path, monkeypatch, s
             raise NotFinite("bits/dim is not finite for 1 images, the first is number 7")
         return evaluate(*arguments, **options)
 
-    monkeypatch.setattr(training, "evaluate", sometimes)
+    monkeypatch.setattr(look, "evaluate", sometimes)
     bad = (2,)
     result, lines = go(begin(tmp_path / "a"))
     assert result == straight[2] and same(state(tmp_path / "a"), state(straight[0]))
@@ -530,14 +532,14 @@ def test_a_look_that_fails_is_told_and_training_goes_on(tmp_path, monkeypatch, s
     with pytest.raises(TrainingStopped, match=f"kept in {tmp_path / 'b'}; but .*number 7"):
         go(run)
     assert same(state(tmp_path / "b"), state(straight[0]))
-    assert training.finished(straight[1]) and not training.finished(run)
+    assert runs.finished(straight[1]) and not runs.finished(run)
 
 
 def test_a_run_stopped_before_its_first_step_looks_once(tmp_path):
     run = begin(tmp_path / "a", epochs=0.2)
-    with training.Log(run, World("cpu")) as log:
-        training.look(run, TEST, log, 20)
-    go(training.restart(tmp_path / "a", TRAIN, World("cpu")))
+    with progress.Log(run, World("cpu")) as log:
+        look.look(run, TEST, log, 20)
+    go(runs.restart(tmp_path / "a", TRAIN, World("cpu")))
     rows = [r for r in read_metrics(tmp_path / "a" / "metrics.jsonl") if "test" in r]
     assert [r["step"] for r in rows] == [0, 1]
 
@@ -636,7 +638,7 @@ def test_every_optimiser_trains_and_resumes(tmp_path, name):
     assert run.optimizer.param_groups[0]["betas"][1] == 1 - 1 / round(N / 16)
     go(run)
     moments = {k: v for k, v in state(tmp_path / "a").items() if k.startswith("optimizer/")}
-    again = training.restart(tmp_path / "a", TRAIN, World("cpu"), epochs=1.0)
+    again = runs.restart(tmp_path / "a", TRAIN, World("cpu"), epochs=1.0)
     again.save()
     assert moments and same(
         moments, {k: v for k, v in state(tmp_path / "a").items() if k.startswith("optimizer/")}
@@ -645,7 +647,7 @@ def test_every_optimiser_trains_and_resumes(tmp_path, name):
 
 def test_a_measure_without_a_number_is_still_json(tmp_path, monkeypatch):
     """It is there to tell that the inverse is lost: the file then has a null, the line says nan."""
-    monkeypatch.setattr(training, "telemetry", lambda *_: {
+    monkeypatch.setattr(look, "telemetry", lambda *_: {
         "round_trip": math.inf, "smallest_scale": math.nan, "condition": 2.0})  # fmt: skip
     _, lines = go(begin(tmp_path / "a", epochs=0.2))
     assert "round trip inf" in lines[0]
@@ -887,12 +889,12 @@ def test_presets_for_one_gpu_build_and_step(tmp_path, monkeypatch, name):
     preset = PRESETS[name]
     settings = {**preset.train, "batch": 1, "init_images": 1, "device": "cpu", "seed": 0}
     config = TrainConfig(**{**settings, "compile": False})
-    monkeypatch.setattr(training.Run, "save", lambda run: None)  # a gigabyte
+    monkeypatch.setattr(runs.Run, "save", lambda run: None)  # a gigabyte
     assert config.holdout and config.minutes in (10.0, 25.0)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     data = ImageSet(images, None, None, (), "cifar10", "fit", "x")
-    run = training.start(tmp_path / "a", config, preset.model, data, data, World("cpu"))
+    run = runs.start(tmp_path / "a", config, preset.model, data, data, World("cpu"))
     millions = sum(p.numel() for p in run.model.parameters()) / 1e6
     assert 42 < millions < 45
     lines = []
@@ -915,7 +917,7 @@ def test_held_out_images_are_looked_at_and_the_test_set_read_once(tmp_path):
 
     test = replace(TEST, images=TEST.images.view(Told))
     held_out = replace(faces(25, "train"), split="valid")
-    run = training.start(tmp_path / "a", config(), TINY, TRAIN, held_out, World("cpu"))
+    run = runs.start(tmp_path / "a", config(), TINY, TRAIN, held_out, World("cpu"))
     lines = []
     result = training.train(run, TRAIN, test, World("cpu"), lines.append, watched=held_out)
     assert opened and set(opened) == {run.step}
@@ -932,8 +934,8 @@ def test_an_evaluation_times_no_convolutions(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     seen = []
     for name in ("evaluate", "telemetry", "draw_samples"):
-        plain = getattr(training, name)
-        monkeypatch.setattr(training, name, lambda *args, plain=plain, **kwargs: (
+        plain = getattr(look, name)
+        monkeypatch.setattr(look, name, lambda *args, plain=plain, **kwargs: (
             seen.append(torch.backends.cudnn.benchmark), plain(*args, **kwargs))[1])  # fmt: skip
     go(begin(tmp_path / "a", epochs=0.2))
     assert len(seen) > 3 and not any(seen) and torch.backends.cudnn.benchmark

@@ -33,8 +33,9 @@ import numpy as np
 import torch
 
 from benchmarks.surroundings import ROOT, surroundings
-from glowlite import checkpoint, cli
+from glowlite import checkpoint, cli, runs
 from glowlite import train as training
+from glowlite.batches import Batches
 from glowlite.data import ImageSet, load
 from glowlite.evaluate import seeded, to_tensor
 from glowlite.flow import MEMORY_MODES
@@ -43,7 +44,8 @@ from glowlite.models import build
 from glowlite.parallel import World, use_tf32, without_trials
 from glowlite.plots import read_metrics
 from glowlite.presets import PRESETS, TrainConfig
-from glowlite.schedule import update_average
+from glowlite.schedule import make_optimizer, update_average
+from glowlite.telemetry import peak_memory
 
 RESULTS = ROOT / "results" / "cifar10"
 FIGURE3 = {
@@ -221,8 +223,8 @@ def train_step(
     noise = seeded(0, device=world.device)
     with without_trials():
         net.initialize(to_tensor(data.images[: min(64, len(data))], world.device), generator=noise)
-    run = training.assemble(Path(), config, net, len(data), world.device)
-    batches = training.Batches(data, config, world)
+    run = runs.assemble(Path(), config, net, len(data), world.device)
+    batches = Batches(data, config, world)
     step = training.make_step(run, batches, world, say)
 
     def once() -> None:
@@ -242,7 +244,7 @@ def floor_step(model: dict[str, Any], batch: int, world: World, say: Say, graph:
     program, half = Floor(Setting(**shape, batch=batch, n_bits=8)), torch.bfloat16
     wake(program.model)
     program.to(world.device, torch.channels_last, half)
-    optimizer = training.make_optimizer("adam", program.model.parameters(), lr=1e-6, graph=graph)
+    optimizer = make_optimizer("adam", program.model.parameters(), lr=1e-6, graph=graph)
 
     def step(images: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
@@ -340,7 +342,7 @@ def throughput(options: argparse.Namespace, done: Done) -> None:
                 "program": name, "batch": batch,
                 "ms": taken and round(1e3 * taken, 3),
                 "images_per_s": taken and round(batch / taken, 1),
-                "memory_mib": training.peak_memory(world.device),
+                "memory_mib": peak_memory(world.device),
                 "seconds_in_all": round(time.perf_counter() - began, 1),
                 "said": said,
             }  # fmt: skip
@@ -381,7 +383,7 @@ def memory(options: argparse.Namespace, done: Done) -> None:
             step()
             torch.cuda.reset_peak_memory_stats()
             step()
-            return training.peak_memory(world.device)
+            return peak_memory(world.device)
 
         return fits(once, print)
 
