@@ -206,6 +206,8 @@ WRONG = [
     ("additive_coupling", "h w", "zero", "shift"),
     ("additive_coupling", "sum(log|s|)", "restates", "s = 1"),
     ("additive_coupling", "sum(t)", "zero", "shift"),
+    ("additive_coupling", "log s", "restates", "s = 1"),
+    ("additive_coupling", "t", "zero", "shift"),
     ("flow", "log|det dx/dz|", "sign", "inverse"),
     ("flow", "log det dz/dx", "abs", "−2.3"),
     ("flow", "|det dz/dx|", "log", "logarithm is missing"),

@@ -145,6 +145,8 @@ def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
     got, single_step = values(layer, tree)
 
     if any(v.ndim == 1 for v in got):
+        if layer == "additive_coupling":  # summing would not mend it
+            raise _put_in_one() if "s" in used else _only_shifts()
         if layer != "flow":
             raise Mistake("dimension", "your formula still has one value per channel: sum it.")
         what = (
@@ -184,7 +186,7 @@ def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
     if found := diagnose(layer, got):
         raise Mistake(found[0], found[1] + _undefined_at(here, got) + ".")
     if layer == "additive_coupling":
-        raise Mistake("zero", "additive coupling only shifts; what does a shift do to a volume?")
+        raise _only_shifts()
     if any(np.isnan(v) for v in got):
         defined = [v.copy() if np.isfinite(v) else t for v, t in zip(got, target, strict=True)]
         if agree(defined, target) and any(np.isfinite(v) for v in got):
@@ -220,7 +222,15 @@ def _refuse_restating(layer: str, tree: tuple) -> None:
             "true, but it still takes a determinant of a c × c matrix. Write it with s alone.",
         )
     if layer == "additive_coupling" and "s" in used:
-        raise Mistake("restates", "in additive coupling s = 1: put that in. What remains?")
+        raise _put_in_one()
+
+
+def _put_in_one() -> Mistake:
+    return Mistake("restates", "in additive coupling s = 1: put that in. What remains?")
+
+
+def _only_shifts() -> Mistake:
+    return Mistake("zero", "additive coupling only shifts; what does a shift do to a volume?")
 
 
 def takes_determinant(tree: object) -> bool:
