@@ -8,8 +8,8 @@ two to rounding:
   first (`columns`); one out of it adds what each pixel says to its neighbours afterwards (`fold`).
   Both are done where the channels are few.  What the first convolution adds to a pixel, its bias
   and what edge padding says, is in the product: a row also tells where its pixel lies (`place`).
-- On a GPU the parameters of all steps of a level are made ready at once (`_Steps`), in as many
-  operations as those of one step.
+- The parameters of several steps are made ready at once (`_Steps`), in as many operations as those
+  of one step: on a GPU of all steps of a level, on a CPU of so many as its cache holds.
 - Actnorm and the 1×1 convolution of a step are one affine map, made and applied in float64.
   Rounded to float32, a map would be off by the same at every pixel, and that adds up to most of the
   error of a deep model's log-det; channels are so few that it costs next to nothing.  The way back
@@ -70,12 +70,12 @@ def fold(c: Tensor, channels: int) -> Tensor:
     n, h, w, _ = c.shape
     c = c[..., : 9 * channels].reshape(n, h, w, 3, -1)
     rows = c[:, :, :, 1].clone()
-    rows[:, 1:] += c[:, :-1, :, 2]
-    rows[:, :-1] += c[:, 1:, :, 0]
+    rows[:, 1:].add_(c[:, :-1, :, 2])
+    rows[:, :-1].add_(c[:, 1:, :, 0])
     rows = rows.reshape(n, h, w, 3, -1)
     x = rows[:, :, :, 1].clone()
-    x[:, :, 1:] += rows[:, :, :-1, 2]
-    x[:, :, :-1] += rows[:, :, 1:, 0]
+    x[:, :, 1:].add_(rows[:, :, :-1, 2])
+    x[:, :, :-1].add_(rows[:, :, 1:, 0])
     return x
 
 
@@ -437,8 +437,8 @@ class _Steps(torch.autograd.Function):
     def forward(
         kind: Kind, place: Tensor, z: Tensor, *flat: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        p = stack(_each(flat))
-        y, logdet, kept = _through(z, ready(p, place, kind.net_dtype), kind, place)
+        w = ready(stack(_each(flat)), place, kind.net_dtype)
+        y, logdet, kept = _through(z, w, kind, place)
         return y, logdet, *(k for each in kept for k in each)
 
     @staticmethod
@@ -466,7 +466,7 @@ class _Steps(torch.autograd.Function):
         else:
             size = len(kept) // len(flat)
             kept = [kept[i : i + size] for i in range(0, len(kept), size)]
-        found = []
+        found: Any = []
         for w_k, (before, s, t, *layers) in reversed(list(zip(_unstack(w), kept, strict=True))):
             before = z if before is None else before
             if all(kind.keep):
@@ -475,8 +475,8 @@ class _Steps(torch.autograd.Function):
                 h1, h2 = hidden(y.chunk(2, 3)[1], w_k, place, tuple(layers) or None)
             gy, gw = backward(before, y, w_k, kind, place, gy, glogdet, s, t, h1, h2)
             y, found = before, [gw, *found]
-        gp = ready_backward(p, place, w, stack(found))
-        return None, None, gy, *_flat(gp)
+        found = stack(found)  # of each step alone they go
+        return None, None, gy, *_flat(ready_backward(p, place, w, found))
 
 
 def _through(
@@ -491,7 +491,12 @@ def _through(
         t = told.t if kind.scale == "exp" else None
         kept.append((z if kept else None, told.s, t, *told.h1, *told.h2))
         z = y
-    return z, sum(logdets[1:], logdets[0]), kept
+    return z, _sum(logdets), kept
+
+
+def _sum(logdets: Sequence[Tensor]) -> Tensor:
+    """Of a group: in this order with gradients and without, so that both round alike."""
+    return sum(logdets[1:], logdets[0])
 
 
 class _Reversible(torch.autograd.Function):
@@ -551,7 +556,10 @@ KEPT = {"default": (True, True), "half": (False, True), "checkpoint": (False, Fa
 
 TOGETHER: int | None = None
 """Steps whose parameters are made ready together; None: on a GPU, which is told each operation, all
-of a level; on a CPU one, whose matrices are still in the cache when they are multiplied."""
+of a level; on a CPU so many as have CACHED numbers, or one: their matrices should still be in the
+cache when they are multiplied, and there are several copies of them on the way back."""
+
+CACHED = 2**21
 
 
 def fits(steps: Sequence[nn.Module]) -> bool:
@@ -593,19 +601,24 @@ class Ready:
         self.A, c, self.log_det = affine_maps(steps)
         maps = zip(steps, self.A, c, strict=True)
         each = [Parameters(A_k, c_k, *parameters(s.coupling.net)) for s, A_k, c_k in maps]
-        size = TOGETHER or (len(each) if z.is_cuda else 1)
+        size = TOGETHER or (len(each) if z.is_cuda else _fit_in_cache(each[0]))
         self.groups = [each[i : i + size] for i in range(0, len(each), size)]
 
     @cached_property
-    def weights(self) -> list[Weights]:
-        """Of each step."""
+    def weights(self) -> list[list[Weights]]:
+        """Of each step of each group."""
         dtype = self.kind.net_dtype
-        return [w for g in self.groups for w in _unstack(ready(stack(g), self.place, dtype))]
+        return [_unstack(ready(stack(g), self.place, dtype)) for g in self.groups]
 
     @cached_property
     def inverses(self) -> Tensor:
         """A⁻¹ of each step: (K, C, C) float64."""
         return torch.linalg.inv(self.A)
+
+
+def _fit_in_cache(p: Parameters) -> int:
+    """How many steps with parameters like these."""
+    return max(1, CACHED // sum(v.numel() for v in p if v is not None))
 
 
 Kept = dict[Any, Ready]
@@ -630,9 +643,12 @@ def run(
     kind, where = level.kind, level.place
     total = same_for_all(math.prod(x.shape[2:]) * level.log_det, x)
     if not torch.is_grad_enabled():
-        for w in level.weights:
-            z, logdet, _ = forward(z, w, kind, where)
-            total = total + logdet
+        for group in level.weights:
+            logdets = []
+            for w in group:
+                z, logdet, _ = forward(z, w, kind, where)
+                logdets.append(logdet)
+            total = total + _sum(logdets)
     elif memory == "reversible":
         flat = [value for group in level.groups for p in group for value in p]
         z, logdet = _Reversible.apply(kind, where, z, *flat)
@@ -649,6 +665,7 @@ def run_back(steps: Sequence[Step], y: Tensor, kept: Kept | None = None) -> Tens
     """What `Flow(steps).inverse` computes: (N, C, H, W) -> (N, C, H, W)."""
     z = y.permute(0, 2, 3, 1).contiguous()
     level = _ready(steps, z, kept)
-    for w, A_inv in zip(reversed(level.weights), reversed(level.inverses), strict=True):
+    weights = [w for group in level.weights for w in group]
+    for w, A_inv in zip(reversed(weights), reversed(level.inverses), strict=True):
         z, _ = inverse(z, w, level.kind, level.place, A_inv)
     return z.permute(0, 3, 1, 2)

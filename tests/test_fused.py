@@ -11,7 +11,7 @@ from torch.func import grad, jacrev, vmap
 
 import glowlite
 from glowlite import fused
-from glowlite.flow import MEMORY_MODES
+from glowlite.flow import MEMORY_MODES, Flow
 from glowlite.verify import dense_jacobian
 
 KINDS = [
@@ -69,9 +69,9 @@ def test_the_same_numbers_and_gradients_as_the_layers(kind):
         )
 
 
-@pytest.mark.parametrize("together", [2, 3])
+@pytest.mark.parametrize("together", [1, 2, None])  # None: all, as on a GPU; such steps are small
 @pytest.mark.parametrize("kind", KINDS, ids=name)
-def test_steps_made_ready_together_as_on_a_gpu(kind, together, monkeypatch):
+def test_steps_made_ready_together(kind, together, monkeypatch):
     model, x = make(**kind)
     expected = everything(model, x)
     monkeypatch.setattr(fused, "TOGETHER", together)
@@ -82,13 +82,30 @@ def test_steps_made_ready_together_as_on_a_gpu(kind, together, monkeypatch):
         model.memory = mode
         made.clear()
         found = everything(model, x)
-        groups = [2, 1] if together == 2 else [3]
+        groups = {1: [1, 1, 1], 2: [2, 1], None: [3]}[together]
         assert made == 2 * groups + 2 * groups[::-1], "the two levels there, and back"
         assert largest_gap(found, expected) < 1e-12
         first = first or found
         assert all(torch.equal(a, b) for a, b in zip(found, first, strict=True))
     with torch.no_grad():
         assert (model.inverse(found[0]) - x).abs().max() < 1e-12
+
+
+def test_a_cpu_makes_ready_what_its_cache_holds(monkeypatch):
+    model, x = make()
+    steps = list(next(m for m in model.modules() if isinstance(m, Flow)))
+    z = torch.zeros(1, 4, 6, 12, dtype=x.dtype)
+
+    def groups():
+        return [len(group) for group in fused.Ready(steps, z).groups]
+
+    assert groups() == [3]
+    numbers = sum(v.numel() for v in fused.Ready(steps, z).groups[0][0] if v is not None)
+    for cached, expected in ((2 * numbers, [2, 1]), (2 * numbers - 1, [1, 1, 1]), (1, [1, 1, 1])):
+        monkeypatch.setattr(fused, "CACHED", cached)
+        assert groups() == expected
+    monkeypatch.setattr(fused, "TOGETHER", 3)
+    assert groups() == [3], "where it is said, it is said"
 
 
 @pytest.mark.parametrize("kind", KINDS[::7], ids=name)
@@ -225,7 +242,7 @@ def test_a_step_by_finite_differences_first_and_second(scale, keep):
 
 
 @pytest.mark.parametrize("options", [{}, {"padding": "zero"}, {"net_actnorm": False}], ids=name)
-@pytest.mark.parametrize("together", [None, 3])
+@pytest.mark.parametrize("together", [1, None])
 def test_derivatives_by_torch_func(together, options, monkeypatch):
     monkeypatch.setattr(fused, "TOGETHER", together)
     model, x = make(shape=(3, 4, 8), **options)  # of 12 and 24 channels: rows with zeros, and none
@@ -349,13 +366,13 @@ def test_frozen_the_same_numbers_and_the_weights_made_ready_once(kind, monkeypat
         expected = *model(x), model.inverse(model(x)[0])
     made = []
     ready = fused.ready
-    monkeypatch.setattr(fused, "ready", lambda *args: made.append(1) or ready(*args))
+    monkeypatch.setattr(fused, "ready", lambda p, *args: made.append(len(p.A)) or ready(p, *args))
     with torch.no_grad(), model.frozen(), model.frozen():
         for _ in range(3):
             z, logdet = model(x)
             found = z, logdet, model.inverse(z)
             assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert len(made) == 2 * 3  # levels, steps
+    assert made == [3, 3]  # steps of each level
 
 
 def test_frozen_ends_with_its_block_and_leaves_gradients_alone():
