@@ -213,8 +213,9 @@ def _bars(axes: Any, rows: Rows, part: str) -> None:
             axes.text(0.02, y, "as the default mode", va="center", fontsize=8, color="#777777")
             continue
         axes.barh(y, value, color=COLOURS[row["family"]], height=0.72)
-        axes.text(value + 0.015, y, f"{value:.2f}", va="center", fontsize=8)
-    axes.axvline(1, color="#444444", lw=1, ls="--")
+        on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # not on the line at 1
+        axes.text(value + 0.02, y, f"{value:.2f}", va="center", fontsize=8, bbox=on_white)
+    axes.axvline(1, color="#444444", lw=1, ls="--", zorder=2)
     axes.set_yticks(range(len(shown)), [row["name"] for row in shown], fontsize=9)
     axes.set_xlim(0, 0.2 + max(1, *(value or 0 for value in values)))
     axes.tick_params(axis="x", labelsize=8)
