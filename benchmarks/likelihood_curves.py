@@ -3,7 +3,7 @@
     python -m benchmarks.likelihood_curves                      every run that has no result yet
     python -m benchmarks.likelihood_curves nice                 those whose names begin so
     python -m benchmarks.likelihood_curves --list               their names, and which are done
-    python -m benchmarks.likelihood_curves --data-dir FOLDER    the same with real CIFAR-10
+    python -m benchmarks.likelihood_curves --data-dir FOLDER    the figure's six, on CIFAR-10
 
 Drawn faces of 16 × 16 pixels in 5 bits; or, from a folder that holds cifar-10-batches-py, the
 figure's own CIFAR-10 in 8 bits.  Of one data set every run sees the same number of images.  Each is
