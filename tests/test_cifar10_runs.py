@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -128,24 +129,44 @@ def test_the_real_halves_fit_into_a_call():
     assert lease.tree_bytes(lease.ROOT) + half < lease.CALL
 
 
-def test_every_command_of_the_plan_can_be_given(monkeypatch):
+@pytest.mark.parametrize("minutes", [12, 15, 20, 30])
+def test_every_command_of_the_plan_can_be_given(minutes, monkeypatch):
     """What the runs' own parser makes of each word, in each call; nothing is run."""
-    text, asked = lease.plan(), []
+    text, asked = lease.plan(minutes), []
     for name in run.MEASUREMENTS:
         monkeypatch.setitem(run.MEASUREMENTS, name, lambda options, _: asked.append(options.run))
     monkeypatch.setattr(run, "train", lambda name, *_: asked.append(name) or 0)
-    for calls in lease.PLANS.values():
-        assert sum(minutes for minutes, _, _ in calls) < 29
-        for minutes, half, command in calls:
-            assert 1 < minutes < 10 and len(command) < 2000 and half in ("", "1", "2")
+    for calls in lease.plans(minutes).values():
+        assert sum(minutes for minutes, _, _ in calls) < 0.96 * minutes
+        for length, half, command in calls:
+            assert 1 < length < 10 and len(command) < 2000 and half in ("", "1", "2")
             assert command in text
+            waited = command.split(" wait ")[1:]
+            assert all(int(w.split("--seconds ")[1]) < 60 * length for w in waited)
             for words in (c.split() for c in command.split(" && ") if " start " in c):
                 runs = shlex.split(" ".join(words))
-                for line in runs[4 : runs.index("--seconds")]:
+                at = runs.index("--seconds")
+                # What does not fit is cut off by the clock, and the call after it brings it back.
+                assert int(runs[at + 1]) < 60 * sum(length for length, _, _ in calls[1:]) - 45
+                for line in runs[4:at]:
                     for one in line.split(lease.OR_ELSE):
                         assert run.main(shlex.split(one)) == 0
         assert all('--out "$OUT"' in command for _, _, command in calls[1:]), "or nothing returns"
-    assert {"throughput", "a10", "a25", "b25", "small", "verify", *run.FIGURE3} <= set(asked)
+    assert {"throughput", "a10", "b25", "small", "verify", "realnvp-10", *run.FIGURE3} <= set(asked)
+    assert ("a25" in asked) == (minutes > 20)
+
+
+def test_what_is_trained_fits_into_the_lease():
+    """The runs that are to end: their minutes, and each the compiling and the test images."""
+    for minutes in (12, 15, 30, 60):
+        for name, calls in list(lease.plans(minutes).items())[2:]:
+            trained = [float(m) for m in re.findall(r"--minutes (\S+?)[ ']", calls[1][2])]
+            until = int(re.findall(r"--seconds (\d+)", calls[1][2])[0]) / 60
+            assert min(trained) >= 0.5, f"{name} of {minutes} minutes"
+            assert sum(trained) + lease.BESIDE * len(trained) <= until
+    for minutes in (11, 61, math.nan):
+        with pytest.raises(ValueError, match="a plan is made for 12 to 60"):
+            lease.plans(minutes)
 
 
 def test_the_rehearsal_is_commands_that_run(tmp_path):

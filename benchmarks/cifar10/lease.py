@@ -3,7 +3,7 @@
 Here, where the data are:
 
     python benchmarks/cifar10/lease.py pack --from PACKED     two halves in .lease/, and the limits
-    python benchmarks/cifar10/lease.py plan                   the rows of commands, with minutes
+    python benchmarks/cifar10/lease.py plan --lease 15        the rows of commands, with minutes
 
 There, in a copy of this repository (each command is one call, and needs no second one to end):
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import shlex
 import shutil
@@ -249,69 +250,99 @@ Call = tuple[float, str, str]
 
 THERE = "python3 benchmarks/cifar10/lease.py"
 BRING = '--out "$OUT"'
+#: Minutes: one call at most, a machine's start with the first half, and how long a lease is.
+LONGEST, BEGIN, LEASE = 9.75, 2.5, 15.0
+#: Minutes of a run that are not training: compiling, the test images, the files.
+BESIDE = 1.5
 #: A run with its evaluations and files, on drawn faces, then a step in every way of running it, all
 #: of it small: what breaks on a GPU is seen while most of the lease is left.
 REHEARSE = "; ".join(
     f"timeout {seconds} python3 -u -m benchmarks.cifar10.run {run} --rehearse"
     " --runs /tmp/try --results /tmp/try --cache-dir /tmp/try"
-    for seconds, run in ((150, "a10"), (60, "throughput --batches 16"))
+    for seconds, run in ((100, "a10"), (40, "throughput --batches 16"))
 )
 
 
 def _calls(
-    name: str, *runs: str, seconds: int = 1470, first: str = "", minutes: float = 2.5
+    name: str, *runs: str, minutes: float, first: str = "", begin: float = BEGIN
 ) -> list[Call]:
-    """The calls of one lease: (minutes, the half that is carried, the command).
+    """The calls of one lease of so many minutes: (minutes, the half that is carried, the command).
 
-    The first has the machine's start in it, and what is to be done `first`, and takes `minutes`;
-    `seconds` is when the runs, which the second begins, are told to end.
+    The first has the machine's start in it, and what is to be done `first`, and takes `begin`
+    minutes; the second begins the runs, and the others wait for them.
     """
-    begin = f"{THERE} start {name} {shlex.join(runs)} --seconds {seconds}"
-    wait = f"{THERE} wait {name} {BRING} --seconds"
-    last = 28.5 - minutes - 18
-    return [
-        (minutes, "1", f"{THERE} unpack .lease/1" + (f"; {first}" if first else "")),
-        (9, "2", f"{THERE} unpack .lease/2 && {begin} && {wait} 500"),
-        (9, "", f"{wait} 530"),
-        (last, "", f"{wait} {60 * last - 40:.0f}"),
-    ]
+    left = minutes - begin
+    seconds = 60 * (left - 1)  # the runs end a minute before, and are brought
+    start = f"{THERE} start {name} {shlex.join(runs)} --seconds {seconds:.0f}"
+    calls = [(begin, "1", f"{THERE} unpack .lease/1" + (f"; {first}" if first else ""))]
+    count = math.ceil(left / LONGEST)
+    each = left / count
+    wait = f"{THERE} wait {name} {BRING} --seconds {60 * each - 30:.0f}"
+    calls.append((each, "2", f"{THERE} unpack .lease/2 && {start} && {wait}"))
+    return calls + [(each, "", wait)] * (count - 1)
 
 
-def _tune(name: str, *more: str) -> str:
-    return f"a10 --name {name} --minutes 1.5 -- --no-test " + " ".join(more)
+def _training(minutes: float, runs: int = 1, beside: float = BESIDE, most: float = 99) -> str:
+    """The option of each of several equal runs in so many minutes: whole minutes or halves."""
+    return f"--minutes {min(most, math.floor(2 * (minutes / runs - beside)) / 2):g}"
 
 
-#: Without what may have made a run fail: a step too large, a graph or compiled code that this
-#: machine does not like.
-CAREFUL = "a10 --name a10-careful -- --lr 3e-4 --no-cuda-graph --no-compile"
+def plans(lease: float = LEASE) -> dict[str, list[Call]]:
+    """What to do with each lease, the most useful first.  Minutes are estimates.
 
-#: What to do with each lease, the most useful first.  Minutes are estimates.
-PLANS: dict[str, list[Call]] = {
-    "1 if there is one only: a rehearsal, how fast, track A in ten minutes, its Jacobian, a small "
-    "model": _calls(
-        "one", "throughput --batches 512", f"a10{OR_ELSE}{CAREFUL}", "sampling",
-        "verify --of runs/a10-careful-seed0 || verify --of runs/a10-seed0",
-        "small --minutes 3", "memory", seconds=1350, first=REHEARSE, minutes=5,
-    ),
-    "2 what fits, and which settings learn": _calls(
-        "tune", "throughput", _tune("lr1e-3", "--lr", "1e-3"), _tune("lr2e-3", "--lr", "2e-3"),
-        _tune("batch256", "--batch", "256"), "memory",
-    ),
-    "3 track A, as long as a lease is": _calls("a", "a25 --minutes 21"),
-    "4 track B, as long as a lease is": _calls("b", "b25 --minutes 21"),
-    "5 figure 3": _calls("f", "figure3 --minutes 2.5"),
-    "6 RealNVP beside Glow": _calls("r", "ancestors"),
-}  # fmt: skip
+    Raises ValueError for a lease too short for a start, the data and a run.
+    """
+    if not 12 <= lease <= 60:
+        raise ValueError(f"a lease of {lease:g} minutes; a plan is made for 12 to 60")
+    minutes = 0.95 * lease
+    rehearsed = minutes - BEGIN - 2
+    whole = minutes - BEGIN - 1.5
+    first = _training(rehearsed, beside=BESIDE + 3, most=10)
+    # Without what may have made a run fail: a step too large, a graph or compiled code that this
+    # machine does not like.
+    careful = f"a10 --name careful {first} -- --lr 3e-4 --no-cuda-graph --no-compile"
+    long = "a25" if whole > 15 else "a10"
+
+    def tune(name: str, *more: str) -> str:
+        return f"a10 --name {name} {_training(whole, 4)} -- --no-test " + " ".join(more)
+
+    def equal(name: str, *runs: str, most: float) -> list[Call]:
+        """Runs of the same minutes."""
+        each = _training(whole, len(runs), most=most)
+        return _calls(name, *(f"{run} {each}" for run in runs), minutes=minutes)
+
+    def figure3(coupling: str) -> list[Call]:
+        orders = ("reverse", "shuffle", "lu")
+        return equal(coupling, *(f"figure3-{coupling}-{order}" for order in orders), most=4)
+
+    return {
+        "1 if there is one only: a rehearsal, track A, speed, Jacobian, a small model": _calls(
+            "one", f"a10 --name first {first}{OR_ELSE}{careful}", "throughput --batches 512",
+            "verify --of runs/careful-seed0 || verify --of runs/first-seed0", "sampling",
+            "small --minutes 3", "memory", minutes=minutes, first=REHEARSE, begin=BEGIN + 2,
+        ),
+        "2 which settings learn, and what fits": _calls(
+            "tune", tune("lr1e-3", "--lr", "1e-3"), tune("lr2e-3", "--lr", "2e-3"),
+            tune("batch256", "--batch", "256"), "throughput", "memory", minutes=minutes,
+        ),
+        "3 track A, as long as a lease is": equal("a", f"{long} --name a-long", most=25),
+        "4 track B, as long as a lease is": equal("b", "b25 --name b-long", most=25),
+        "5 figure 3, affine": figure3("affine"),
+        "6 figure 3, additive": figure3("additive"),
+        "7 RealNVP beside Glow": equal(
+            "r", "a10 --name beside-realnvp", "realnvp-10 --name realnvp", most=10
+        ),
+    }  # fmt: skip
 
 
-def plan() -> str:
+def plan(lease: float = LEASE) -> str:
     """Every lease as a row of calls: minutes, what to carry, the command."""
     lines = ["Here, first: python benchmarks/cifar10/lease.py pack --from PACKED", ""]
-    for lease, calls in PLANS.items():
-        lines.append(f"{lease} ({sum(minutes for minutes, _, _ in calls):g} minutes)")
+    for name, calls in plans(lease).items():
+        lines.append(f"{name} ({sum(minutes for minutes, _, _ in calls):.4g} minutes)")
         for minutes, half, command in calls:
             carried = f"carry .lease/{half}" if half else "carry nothing"
-            lines += [f"  {minutes:g} min, {carried}:", f"    {command}"]
+            lines += [f"  {minutes:.3g} min, {carried}:", f"    {command}"]
         lines.append("")
     lines.append("Each call follows the last within seconds. What comes back is what lies in the")
     lines.append("folder that $OUT names there; it is unpacked here with")
@@ -325,7 +356,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True)
     made = {name: verbs.add_parser(name) for name in ("pack", "unpack", "start", "wait", "collect")}
-    verbs.add_parser("plan")
+    planned = verbs.add_parser("plan")
+    planned.add_argument("--lease", type=float, default=LEASE, help="minutes of a lease: 12 to 60")
     made["pack"].add_argument("--from", dest="source", type=Path, required=True)
     made["pack"].add_argument("--into", dest="carry", type=Path, default=CARRY)
     made["unpack"].add_argument("half", type=Path)
@@ -353,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
         for path in collect(options.out, options.work):
             print(f"{path.name}: {path.stat().st_size / MIB:.2f} MiB")
     else:
-        print(plan())
+        print(plan(options.lease))
     return 0
 
 
