@@ -259,7 +259,7 @@ BESIDE = 1.5
 REHEARSE = "; ".join(
     f"timeout {seconds} python3 -u -m benchmarks.cifar10.run {run} --rehearse"
     " --runs /tmp/try --results /tmp/try --cache-dir /tmp/try"
-    for seconds, run in ((100, "a10"), (40, "throughput --batches 16"))
+    for seconds, run in ((130, "a10"), (45, "throughput --batches 16"))
 )
 
 
@@ -295,7 +295,7 @@ def plans(lease: float = LEASE) -> dict[str, list[Call]]:
     if not 12 <= lease <= 60:
         raise ValueError(f"a lease of {lease:g} minutes; a plan is made for 12 to 60")
     minutes = 0.95 * lease
-    rehearsed = minutes - BEGIN - 2
+    rehearsed = minutes - BEGIN - 2.5
     whole = minutes - BEGIN - 1.5
     first = _training(rehearsed, beside=BESIDE + 3, most=10)
     # Without what may have made a run fail: a step too large, a graph or compiled code that this
@@ -319,7 +319,7 @@ def plans(lease: float = LEASE) -> dict[str, list[Call]]:
         "1 if there is one only: a rehearsal, track A, speed, Jacobian, a small model": _calls(
             "one", f"a10 --name first {first}{OR_ELSE}{careful}", "throughput --batches 512",
             "verify --of runs/careful-seed0 || verify --of runs/first-seed0", "sampling",
-            "small --minutes 3", "memory", minutes=minutes, first=REHEARSE, begin=BEGIN + 2,
+            "small --minutes 3", "memory", minutes=minutes, first=REHEARSE, begin=BEGIN + 2.5,
         ),
         "2 which settings learn, and what fits": _calls(
             "tune", tune("lr1e-3", "--lr", "1e-3"), tune("lr2e-3", "--lr", "2e-3"),
