@@ -33,7 +33,7 @@ from glowlite.checkpoint import write_json
 from glowlite.data import epoch_order, load
 from glowlite.evaluate import baseline, evaluate, seeded, to_tensor
 from glowlite.models import build
-from glowlite.schedule import lr_factor, make_optimizer
+from glowlite.schedule import lr_factor, make_optimizer, set_rate
 
 Runs = dict[str, tuple[dict[str, Any], int]]
 OUT = ROOT / "results" / "likelihood_curves"
@@ -114,8 +114,7 @@ def train(
         seen = (step + 1) * batch
         images = to_tensor(data[order[seen - batch : seen]])
         factor = lr_factor(settings["schedule"], seen, (step * batch) / total, settings["warmup"])
-        for group in optimizer.param_groups:
-            group["lr"] = settings["lr"] * factor
+        set_rate(optimizer, settings["lr"] * factor)
         optimizer.zero_grad(set_to_none=True)
         loss, parts = net.loss(images, generator=seeded(seed, 2, step))
         loss.backward()

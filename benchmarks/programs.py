@@ -292,8 +292,6 @@ def _glowlite() -> dict[str, Callable[[Setting], Program]]:
         "-frozen": ("what the weights are made into is kept, model.frozen()", {"frozen": True}),
         "-bf16": ("coupling nets in bfloat16, flow and log-dets in float32", {"bf16": True}),
     }
-    if not hasattr(Glow, "fast"):
-        del modes["-layers"]  # there is no other path yet
     if not has_bf16():
         del modes["-bf16"]
 

@@ -34,7 +34,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files only the owner can read
+        temporary.chmod(0o666 & ~umask())  # mkstemp makes files only the owner can read
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -46,7 +46,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
     return path
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files of this process lack."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

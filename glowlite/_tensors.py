@@ -1,9 +1,18 @@
-"""Two small things every layer needs: halves of the channels, and one number per example."""
+"""Small things every layer needs: its channels, their halves, and one number per example."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def check_channels(x: Tensor, channels: int, name: str = "x") -> None:
+    """Raises ValueError unless x is (N, channels, …).
+
+    One channel would meet any number of them by broadcasting: a plausible y, a wrong log-det.
+    """
+    if x.shape[1] != channels:
+        raise ValueError(f"{name} has {x.shape[1]} channels; this layer is for {channels}")
 
 
 def halves(x: Tensor, name: str = "x") -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from glowlite._tensors import same_for_all
+from glowlite._tensors import check_channels, same_for_all
 
 LOG_SCALE_FACTOR = 3.0
 """The authors store log s divided by 3, so one learning rate moves scales three times as fast."""
@@ -49,19 +49,23 @@ class ActNorm(nn.Module):
         """Set s and b so that y has mean 0 and variance 1 per channel over x, (N, C, H, W).
 
         A channel with σ below 1e-4 (a constant one, say) gets s = 10⁴ rather than infinity.
+        Raises ValueError for another number of channels.
         """
+        check_channels(x, len(self.b))
         var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
         s = var.sqrt().clamp_min(SMALLEST_STD).reciprocal()
         self.logs.copy_(s.log() / LOG_SCALE_FACTOR)
         self.b.copy_(-mean * s)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
+        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64. Raises ValueError for another C."""
+        check_channels(x, len(self.b))
         s, b = self.scale_and_bias()
         return s * x + b, same_for_all(math.prod(x.shape[2:]) * self.log_s.sum(), x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """(N, C, H, W) -> (N, C, H, W). Raises ValueError for another C."""
+        check_channels(y, len(self.b), "y")
         s, b = self.scale_and_bias()
         return (y - b) / s
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -46,7 +47,8 @@ def measure(model: FlowModel, batch: int = 64) -> str:
         256, (batch, *model.shape), dtype=torch.uint8, generator=generator, device=device
     )
     classes = torch.zeros(batch, dtype=torch.long, device=device) if model.n_classes else None
-    if not model.initialized:
+    if not model.initialized:  # by noise: the caller's own is left as it is
+        model = copy.deepcopy(model)
         model.initialize(images, classes, generator=generator)
     optimizer = make_optimizer("adam", model.parameters(), lr=0.0)  # moves nothing
 

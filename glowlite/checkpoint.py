@@ -131,7 +131,8 @@ def load(run_or_file: str | Path, *, weights: str = "ema", device: str = "cpu") 
     device : where to put it
 
     Returns the model in eval mode, actnorm initialised, ready for `log_prob` and `sample`.
-    Nothing in the file is executed.  Raises FileNotFoundError or CheckpointError.
+    float64 weights stay float64.  Nothing in the file is executed.  Raises FileNotFoundError or
+    CheckpointError.
     """
     path = Path(run_or_file)
     if weights not in ("ema", "model"):
@@ -156,6 +157,8 @@ def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path
         raise CheckpointError(
             f"{path} describes a model this glowlite cannot build: {error}"
         ) from None
+    if torch.float64 in {t.dtype for t in tensors.values()}:
+        model.double()
     fill(model, tensors, path)
     model.header = dict(header)
     return model

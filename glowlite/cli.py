@@ -193,7 +193,7 @@ def _train(verb: argparse.ArgumentParser) -> None:
     names = "settings to start from (default: small): " + ", ".join(PRESETS)
     verb.add_argument("--preset", choices=PRESETS, default="small", metavar="NAME", help=names)
     _data_options(verb)
-    _train_options(verb, "training")
+    _train_options(verb)
     group = verb.add_argument_group("model")
     group.add_argument("--model", choices=("glow", "realnvp", "nice"), default="glow")
     group.add_argument("--ycond", action="store_true", help="condition on the class labels")
@@ -224,9 +224,9 @@ def _data_options(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _train_options(verb: argparse.ArgumentParser, title: str) -> None:
+def _train_options(verb: argparse.ArgumentParser) -> None:
     """One option for each field of TrainConfig; what is not given is the preset's."""
-    group = verb.add_argument_group(title)
+    group = verb.add_argument_group("training")
     hints = get_type_hints(TrainConfig)
     for option in fields(TrainConfig):
         if option.metadata.get("hidden") or option.name in ("data_dir", "cache_dir"):

@@ -61,16 +61,23 @@ def train(args: Namespace) -> int:
             # A small set's test part may hold a class that its training part has not.
             every = (train_set, watched, test_set)
             model["n_classes"] = 1 + max(int(part.labels.max()) for part in every)
-        folder = Path(args.out) if args.out else runs.next_folder(config.data)
+        # One process makes and knows the folder.
+        made = runs.next_folder(config.data) if world.first and not args.out else None
+        folder = made or Path(args.out or "")
         if world.first:
             kept = f"{len(watched):,} held-out, " if config.holdout else ""
             counts = f"{len(train_set):,} training, {kept}{len(test_set):,} test images"
             print(f"{train_set.name}: {counts}")
             if train_set.skipped:
                 print(f"left out: {train_set.skipped:,} of the files, not readable as images")
-        run = runs.start(
-            folder, config, model, train_set, watched, world, force=args.force, notes=_notes(world)
-        )
+        notes = _notes(world)
+        try:
+            run = runs.start(
+                folder, config, model, train_set, watched, world, force=args.force, notes=notes
+            )
+        finally:
+            if made and not any(made.iterdir()):
+                made.rmdir()
         return _train(run, train_set, watched, test_set, world)
     finally:
         world.close()
@@ -370,7 +377,7 @@ def bench(args: Namespace) -> int:
 
     world = World(args.device)
     model = _model_or_preset(args).to(world.device)
-    if args.bf16 and hasattr(model, "set_net_dtype"):
+    if args.bf16:
         model.set_net_dtype(torch.bfloat16)
     print(timing.measure(model, args.batch))
     _say_next("info", args)
@@ -400,7 +407,7 @@ def info(args: Namespace) -> int:
 
 
 def _model(args: Namespace) -> Any:
-    device = World(getattr(args, "device", "cpu")).device
+    device = World(args.device).device
     return checkpoint.load(args.run, weights=args.weights, device=device)
 
 
@@ -532,10 +539,12 @@ def _notes(world: World) -> dict[str, Any]:
     """How the run was made: command, commit, device."""
     here = Path(__file__).parent
     try:
+        # The second fails where another project's repository lies around an installed glowlite.
         answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10
-        )
-        commit = answer.stdout.strip() or None
+            ["git", "rev-parse", "HEAD", f"HEAD:./{Path(__file__).name}"],
+            cwd=here, capture_output=True, text=True, timeout=10,
+        )  # fmt: skip
+        commit = answer.stdout.split()[0] if answer.returncode == 0 else None
     except (OSError, subprocess.SubprocessError):
         commit = None
     device, versions = str(world.device), {}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glowlite._tensors import halves, per_example, same_for_all
+from glowlite._tensors import check_channels, halves, per_example, same_for_all
 from glowlite.flow import Gradients, gradients
 
 SCALES = ("sigmoid", "exp")
@@ -37,8 +37,16 @@ class Conditioned(nn.Module):
 class Coupling(Conditioned):
     """What both couplings share: y_a = T(x_a; net(x_b)), y_b = x_b, y = concat(y_a, y_b).
 
-    A subclass gives `transform` and `inverse_transform` of x_a, given the net's output h.
+    A subclass gives `transform` and `inverse_transform` of x_a, given the net's output h, and how
+    many numbers of it there are for each of x_a: `outputs`.
     """
+
+    outputs: int
+
+    def condition(self, x: Tensor) -> Tensor:
+        h = super().condition(x)
+        check_channels(h, self.outputs * x.shape[1], "the coupling net's output")
+        return h
 
     def transform(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """y_a and the log-det, (N,) float64."""
@@ -95,6 +103,8 @@ class AffineCoupling(Coupling):
     makes a large inverse.
     """
 
+    outputs = 2
+
     def __init__(self, net: nn.Module, scale: str = "sigmoid") -> None:
         super().__init__(net)
         if scale not in SCALES:
@@ -125,6 +135,8 @@ class AdditiveCoupling(Coupling):
     log-det:  0: it moves points and never changes a volume
     initial:  the net's last layer is zero: the identity
     """
+
+    outputs = 1
 
     def transform(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         return x_a + h, same_for_all(0.0, x_a)

@@ -84,17 +84,19 @@ def evaluate(
     was_training = model.training
     model.eval()
     values = np.empty(len(images))
-    with model.frozen():
-        for start in range(0, len(images), batch):
-            part = slice(start, min(start + batch, len(images)))
-            x = to_tensor(images[part], device)
-            y = None if labels is None else torch.from_numpy(np.array(labels[part])).to(device)
-            noise = seeded(seed, EVALUATION, start, device=device)
-            total = sum(model.bits_per_dim(x, y, generator=noise) for _ in range(draws))
-            values[part] = (total / draws).cpu().numpy()
-            if progress:
-                progress(len(x))
-    model.train(was_training)
+    try:
+        with model.frozen():
+            for start in range(0, len(images), batch):
+                part = slice(start, min(start + batch, len(images)))
+                x = to_tensor(images[part], device)
+                y = None if labels is None else torch.from_numpy(np.array(labels[part])).to(device)
+                noise = seeded(seed, EVALUATION, start, device=device)
+                total = sum(model.bits_per_dim(x, y, generator=noise) for _ in range(draws))
+                values[part] = (total / draws).cpu().numpy()
+                if progress:
+                    progress(len(x))
+    finally:
+        model.train(was_training)
     if not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values))
         raise NotFinite(

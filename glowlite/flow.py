@@ -119,7 +119,9 @@ def rewind_all(
     found: Gradients = {}
     for layer in reversed(layers):
         y, gy, more = rewind(layer, y, gy, glogdet)
-        found |= more
+        for p, g in more.items():  # a layer may stand in several places
+            known = found.get(p)
+            found[p] = g if known is None else known if g is None else known + g
     return y, gy, found
 
 
@@ -128,10 +130,7 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, flow: Flow, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
-        h, total = x, same_for_all(0.0, x)
-        for layer in flow:
-            h, logdet = layer(h)
-            total = total + logdet
+        h, total = flow.forward(x)  # gradients are off in here: layer after layer
         ctx.flow, ctx.parameters = flow, parameters
         ctx.save_for_backward(h)
         return h, total

@@ -34,10 +34,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from glowlite._tensors import per_example, same_for_all
-from glowlite.actnorm import LOG_SCALE_FACTOR
+from glowlite.actnorm import LOG_SCALE_FACTOR, ActNorm
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU, unpack
 from glowlite.coupling import AdditiveCoupling, AffineCoupling, Coupling
-from glowlite.network import CouplingNet
+from glowlite.network import Conv, CouplingNet, ZeroConv
 from glowlite.permutation import Permutation
 
 if TYPE_CHECKING:
@@ -561,26 +561,37 @@ cache when they are multiplied, and there are several copies of them on the way 
 
 CACHED = 2**21
 
+#: What a step may consist of; of a subclass nobody knows what it does.
+_LAYERS = {
+    ActNorm, Conv1x1LU, Conv1x1, Permutation, AffineCoupling, AdditiveCoupling, CouplingNet, Conv,
+    ZeroConv,
+}  # fmt: skip
+
 
 def fits(steps: Sequence[nn.Module]) -> bool:
-    """Whether the steps are all of one kind known here, and nobody has changed or watches them.
+    """Whether the steps are all of one form known here, and nobody has changed or watches them.
 
     A hook on a layer inside (`initialize` sets some) wants that layer to be called.
     """
-    if not all(type(s.coupling.net) is CouplingNet for s in steps):
-        return False
-    kinds = {(type(s.permutation), type(s.coupling), *_kind(s.coupling)) for s in steps}
-    return (
-        len(kinds) == 1
-        and type(steps[0].permutation) in (Conv1x1LU, Conv1x1, Permutation)
-        and type(steps[0].coupling) in (AffineCoupling, AdditiveCoupling)
-        and not any(map(_touched, (m for s in steps for m in s.modules())))
-    )
+    forms = set(map(_form, steps))
+    return len(forms) == 1 and None not in forms
 
 
-def _touched(m: nn.Module) -> bool:
-    own = m.__dict__
-    return bool(m._forward_hooks or m._forward_pre_hooks or "forward" in own or "inverse" in own)
+def _form(step: nn.Module) -> tuple[Any, ...] | None:
+    """Layers, options and shapes, in which stacked steps must agree; None: not for this module."""
+    from glowlite.glow import Step  # it imports this module
+
+    found: list[Any] = []
+    for m in step.modules():
+        hooks = m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks
+        own = m.__dict__
+        if any(hooks) or "forward" in own or "inverse" in own:
+            return None
+        if type(m) is not Step and type(m) not in _LAYERS:
+            return None
+        found.append(type(m))
+        found += [None if p is None else p.shape for p in m._parameters.values()]
+    return (*found, *_kind(step.coupling))
 
 
 def _kind(coupling: Coupling) -> Kind:

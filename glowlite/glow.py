@@ -65,6 +65,8 @@ class GlowConfig(FlowConfig):
         self._check_choice("scale", SCALES)
         self._check_choice("permutation", PERMUTATIONS)
         self._check_choice("padding", PADDINGS)
+        for name in ("learn_split_prior", "learn_top", "net_actnorm"):
+            self._check_choice(name, (True, False))
         if not 0 <= self.weight_y < math.inf:
             raise ValueError(f"weight_y is {self.weight_y!r}; accepted: a finite number ≥ 0")
         if self.weight_y and not self.n_classes:
@@ -176,7 +178,7 @@ class MultiScale(FlowModel):
 
         Raises:
             TypeError: another dtype than that of the weights.
-            ValueError: wrong number or shapes, or classes are missing or not expected.
+            ValueError: wrong number, shapes or batch sizes, or classes are missing or not expected.
         """
         self._check_latents(latents)
         *rest, top = latents

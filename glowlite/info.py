@@ -62,12 +62,7 @@ def draw(model: FlowModel) -> str:
     x = torch.zeros(1, *model.shape, dtype=next(model.parameters()).dtype)
     x = x.to(next(model.parameters()).device)
     classes = torch.zeros(1, dtype=torch.long, device=x.device) if model.n_classes else None
-    was = getattr(model, "memory", None)
-    if was is not None:
-        model.memory = "default"
     latents, _ = model.encode(x, classes)
-    if was is not None:
-        model.memory = was
     for hook in hooks:
         hook.remove()
 
@@ -78,8 +73,7 @@ def draw(model: FlowModel) -> str:
         lines += ["  │", f"  ├─ level {i + 1}: {_contents(level)}"]
         lines.append(_line("  │", out, f"{parameters(level):,} parameters"))
         if i < len(latents) - 1:
-            split = model.splits[i] if i < len(model.splits) else None
-            note = f"{parameters(split):,} parameters" if split is not None else ""
+            note = f"{parameters(model.splits[i]):,} parameters"
             lines.append(_line("  ├──▶ split, latent", latents[i], note))
     if not levels:
         lines += ["  │", f"  ├─ {_contents(model)}"]

@@ -95,9 +95,13 @@ def attribute_vectors(
     images: uint8 (N, H, W, C).  has: bool (N,) or (N, A), A attributes learned in one pass; their
     names are for the error.
 
-    Raises ValueError where an attribute is on every image or on none.
+    Raises ValueError where an attribute is on every image or on none, or `has` has not one row for
+    each image.
     """
-    has = np.asarray(has, bool).reshape(len(images), -1)
+    has = np.asarray(has, bool)
+    if has.ndim not in (1, 2) or len(has) != len(images):
+        raise ValueError(f"has has shape {has.shape}; accepted: (N,) or (N, A), N = {len(images)}")
+    has = has.reshape(len(images), -1)
     for column, count in enumerate(has.sum(0)):
         if count in (0, len(images)):
             name = names[column] if names else column

@@ -70,7 +70,7 @@ def dequantize(
     # Noise cut to what the sum can hold keeps each x in its cell, and all this arithmetic exact.
     finest = torch.finfo(dtype).eps * 2 ** (n_bits - 1)
     noise = (noise / finest).floor() * finest
-    return (q + noise) / 2**n_bits - 0.5
+    return (q + noise.to(dtype)) / 2**n_bits - 0.5
 
 
 def to_images(x: Tensor, n_bits: int) -> Tensor:
@@ -128,6 +128,7 @@ class FlowConfig:
             raise ValueError(f"shape is {self.shape!r}; accepted: three numbers ≥ 1, (C, H, W)")
         object.__setattr__(self, "shape", shape)
         _check_bits(self.n_bits)
+        object.__setattr__(self, "n_bits", int(self.n_bits))
         self._check_at_least("seed", -(2**63))
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed}; accepted: integers below 2^63")
@@ -139,8 +140,9 @@ class FlowConfig:
 
     def _check_at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
             raise ValueError(f"{name} is {value!r}; accepted: an integer, at least {least}")
+        object.__setattr__(self, name, operator.index(value))  # NumPy's too: JSON takes Python's
 
     def _check_divisible(self, levels: int) -> None:
         _, h, w = self.shape
@@ -220,7 +222,7 @@ class FlowModel(nn.Module):
         # would make the host wait for the device.
         self.register_buffer("initialized_flag", torch.tensor(False))
         self._initialized = False
-        self._fast = True
+        self._fast, self._memory = True, "default"
         self.register_load_state_dict_post_hook(_read_initialized_flag)
 
     # -- the bijection ---------------------------------------------------------------------
@@ -315,7 +317,8 @@ class FlowModel(nn.Module):
         """
         flows = [m for m in self.modules() if isinstance(m, Flow) and m.kept is None]
         tensors = [t for t in (*self.parameters(), *self.buffers()) if not t.is_inference()]
-        versions = [t._version for t in tensors]
+        # PyTorch counts changes, but neither a fused optimiser's nor those through `.data`.
+        before = [t._version for t in tensors], _norms(tensors)
         for flow in flows:
             flow.kept = {}
         try:
@@ -323,7 +326,7 @@ class FlowModel(nn.Module):
         finally:
             for flow in flows:
                 flow.kept = None
-        if [t._version for t in tensors] != versions:
+        if before != ([t._version for t in tensors], _norms(tensors)):
             raise RuntimeError("weights were changed inside `frozen`, where they are read once")
 
     def set_net_dtype(self, dtype: torch.dtype | None) -> None:
@@ -361,6 +364,7 @@ class FlowModel(nn.Module):
 
         Raises TypeError and ValueError as `dequantize`.
         """
+        quantize(images, self.config.n_bits)  # says what is wrong with them
         noise = images.new_full(images.shape, 0.5, dtype=next(self.parameters()).dtype)
         return self.dequantize(images, noise=noise)
 
@@ -504,8 +508,9 @@ class FlowModel(nn.Module):
     def _check_dtype(self, x: Tensor, name: str) -> None:
         wanted = next(self.parameters()).dtype
         if x.dtype != wanted:
+            got = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__} of {x.dtype}"
             raise TypeError(
-                f"{name} is {x.dtype}; accepted: {wanted}, that of the weights"
+                f"{name} is {got}; accepted: {wanted}, that of the weights"
                 + ("; for uint8 images see `dequantize`" * (x.dtype == torch.uint8))
             )
 
@@ -515,6 +520,16 @@ class FlowModel(nn.Module):
             raise ValueError(f"latents have shapes {shapes}; accepted: {self.latent_shapes}")
         for z in latents:
             self._check_dtype(z, "a latent")
+        if len({len(z) for z in latents}) > 1:
+            counts = [len(z) for z in latents]
+            raise ValueError(f"latents are of {counts} images; accepted: as many at each level")
+
+
+@torch.no_grad()
+def _norms(tensors: Sequence[Tensor]) -> list[float]:
+    floating = [t for t in tensors if t.is_floating_point()]
+    norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in floating]
+    return torch.stack(norms).tolist() if norms else []
 
 
 def _read_initialized_flag(model: FlowModel, _incompatible_keys: Any) -> None:

@@ -51,6 +51,8 @@ class World:
             self.device = torch.device(device)
         except RuntimeError:  # a line with every device PyTorch ever heard of
             raise ValueError(f"device is {device!r}; it must be cpu, cuda or auto") from None
+        if self.device.type not in ("cpu", "cuda"):
+            raise ValueError(f"device is {device!r}; it must be cpu, cuda or auto")
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ValueError("device is 'cuda', but torch sees no GPU; use cpu or auto")
         if self.device.index is not None and self.device.type == "cuda":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from glowlite._tensors import same_for_all
+from glowlite._tensors import check_channels, same_for_all
 
 
 class Permutation(nn.Module):
@@ -22,7 +22,12 @@ class Permutation(nn.Module):
     indices: Tensor
 
     def __init__(self, indices: Tensor) -> None:
+        """Raises ValueError unless indices holds each of 0 … C − 1 once."""
         super().__init__()
+        if indices.sort().values.tolist() != list(range(len(indices))):
+            raise ValueError(
+                f"indices is {indices.tolist()}; each of 0 … C − 1 must stand in it once"
+            )
         self.register_buffer("indices", indices.to(torch.long))
 
     @classmethod
@@ -41,11 +46,13 @@ class Permutation(nn.Module):
         return eye[self.indices], eye.new_zeros((), dtype=torch.float64)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
+        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64. Raises ValueError for another C."""
+        check_channels(x, len(self.indices))
         return x[:, self.indices], same_for_all(0.0, x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """(N, C, H, W) -> (N, C, H, W). Raises ValueError for another C."""
+        check_channels(y, len(self.indices), "y")
         return y[:, self.indices.argsort()]
 
     def extra_repr(self) -> str:

@@ -171,8 +171,9 @@ _PAPER = {
 
 
 def _paper(
-    about: str, levels: int, depth: int, coupling: str, bits: int, batch: int, **more: Any
-) -> Preset:
+    about: str, levels: int, depth: int, coupling: str, bits: int, batch: int,
+    permutation: str = "lu", **more: Any,
+) -> Preset:  # fmt: skip
     model = {
         "levels": levels,
         "depth": depth,
@@ -180,11 +181,8 @@ def _paper(
         "coupling": coupling,
         "n_bits": bits,
         "scale": "sigmoid",
-        "permutation": "lu",
+        "permutation": permutation,
     }
-    permutation = more.pop("permutation", None)
-    if permutation:
-        model["permutation"] = permutation
     return Preset(about, model, {**_PAPER, "batch": batch, **more})
 
 

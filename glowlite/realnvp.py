@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from glowlite._tensors import halves, per_example
+from glowlite._tensors import check_channels, halves, per_example
 from glowlite.actnorm import ActNorm
 from glowlite.coupling import Conditioned
 from glowlite.flow import Flow
@@ -109,7 +109,9 @@ class MaskedCoupling(Conditioned):
         self.register_buffer("mask", mask, persistent=False)  # the architecture gives it again
 
     def _log_s_and_t(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        log_s, t = halves(self.condition(kept), "the coupling net's output")
+        h = self.condition(kept)
+        check_channels(h, 2 * kept.shape[1], "the coupling net's output")
+        log_s, t = halves(h)
         return (1 - self.mask) * log_s, (1 - self.mask) * t
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ A run resumed on a CPU goes on bit for bit as if it had never stopped (with --ep
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 import os
@@ -256,12 +257,15 @@ def finished(run: Run) -> bool:
 
 
 def next_folder(data: str, parent: str | Path = "runs") -> Path:
-    """runs/<data>-<n>, the first n that is free."""
+    """runs/<data>-<n>, the first n that is free; made, so that no other run takes it meanwhile."""
     kind = data.partition(":")[0].replace(os.sep, "-")
-    n = 1
-    while (Path(parent) / f"{kind}-{n}").exists():
-        n += 1
-    return Path(parent) / f"{kind}-{n}"
+    for n in itertools.count(1):
+        folder = Path(parent) / f"{kind}-{n}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
 
 
 def _check_folder(folder: Path, force: bool) -> None:

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glowlite._tensors import halves, per_example, same_for_all
+from glowlite._tensors import check_channels, halves, per_example, same_for_all
 from glowlite.actnorm import LOG_SCALE_FACTOR
 from glowlite.network import ZeroConv, ZeroLinear
 
 
 class Split(nn.Module):
     """Factor half of the channels out, whitened by a Gaussian learned from the other half
-    (slide "Split"; RealNVP §3.6, Glow §3.4).
+    (slide "Split"; RealNVP §3.6, Glow §3, fig. 2).
 
     (mean, log_sd) = halves(prior(h)), where (h, x₂) = halves(x):
 
@@ -79,13 +79,18 @@ class TopPrior(nn.Module):
         """mean and log_sd for the latents `like`: (1, C, 1, 1), or (N, C, 1, 1) with classes.
 
         Raises:
-            ValueError: the prior is class-conditional and `classes` is None, or the reverse;
+            ValueError: `like` has not C channels;
+                the prior is class-conditional and `classes` is None, or the reverse;
                 there is not one class for each of the latents; or, but on a GPU, where that would
                 make the host wait, a class is no int64 in 0 … n_classes − 1.
+            TypeError: classes is no tensor.
         """
+        check_channels(like, self.channels, "z")
         if (classes is None) != (self.offset is None):
             wanted = f"(N,) int64 in 0 … {self.n_classes - 1}" if self.offset else "None"
             raise ValueError(f"classes is {classes!r}; this model takes {wanted}")
+        if classes is not None and not isinstance(classes, Tensor):
+            raise TypeError(f"classes is a {type(classes).__name__}; accepted: a tensor or None")
         if classes is not None and classes.shape != like.shape[:1]:
             raise ValueError(
                 f"classes has shape {tuple(classes.shape)}; accepted: {tuple(like.shape[:1])}, "

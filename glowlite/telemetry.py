@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,8 +56,9 @@ def telemetry(model: nn.Module, images: Tensor, classes: Tensor | None = None) -
     ]
     return {
         "round_trip": error,
-        "smallest_scale": min(scales, default=1.0),
-        "condition": max(conditions, default=1.0),
+        # Not Python's min and max, which pass over NaN.
+        "smallest_scale": float(np.min(scales)) if scales else 1.0,
+        "condition": float(np.max(conditions)) if conditions else 1.0,
     }
 
 

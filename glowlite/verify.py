@@ -167,10 +167,8 @@ def exact_copy(model: FlowModel, shape: tuple[int, int, int] | None = None) -> F
     else:
         clone = build({**describe(model), "shape": list(shape)})
         clone.load_state_dict(model.state_dict())
-    if hasattr(clone, "memory"):
-        clone.memory = "default"
-    if hasattr(clone, "set_net_dtype"):
-        clone.set_net_dtype(None)
+    clone.memory = "default"
+    clone.set_net_dtype(None)
     return clone.to(next(model.parameters()).device).double().eval()
 
 

@@ -74,6 +74,15 @@ def test_the_header_comes_back(file):
     assert glowlite.load(file).header["model"]["depth"] == 2
 
 
+def test_float64_stays_float64(tmp_path):
+    model = trained().double()
+    with torch.no_grad():
+        next(model.parameters()).add_(1e-12)
+    again = glowlite.load(checkpoint.save_model(tmp_path / "m.safetensors", model, {}))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+
+
 def test_channels_last_weights_are_saved(tmp_path):
     model = trained().to(memory_format=torch.channels_last)
     loaded = glowlite.load(save_model(tmp_path / "m.safetensors", model, {}))

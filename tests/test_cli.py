@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import shlex
 import shutil
 import signal
@@ -10,6 +12,8 @@ import subprocess
 import sys
 from argparse import Namespace
 from dataclasses import fields
+from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,10 +21,11 @@ import torch
 from PIL import Image
 
 import glowlite
-from glowlite import checkpoint, commands, data
+from glowlite import bench, checkpoint, commands, data, runs
 from glowlite.batches import Batches
 from glowlite.cli import _VERBS, build_parser, main
 from glowlite.data import drawn
+from glowlite.info import macs
 from glowlite.nice import NICEConfig
 from glowlite.presets import MODEL_OPTIONS
 from glowlite.realnvp import RealNVPConfig
@@ -350,10 +355,60 @@ def test_info_draws_live_shapes(run, capsys):
     assert "8 × Conv1x1LU" in capsys.readouterr().out
 
 
-def test_bench_prints_three_rows(run, capsys):
+PASSES = {"training step": 3, "bits/dim": 1, "sampling": 1}
+
+
+def test_bench_prints_three_rows(run, capsys, monkeypatch):
+    """With a clock by which everything takes a quarter of a second."""
+    monkeypatch.setattr(bench, "seconds", lambda work, *_: (work(), 0.25)[1])
+    monkeypatch.setattr(bench, "multiply_adds_a_second", lambda _: 1e6)
     assert main(["bench", str(run), "--batch", "2", "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert all(word in said for word in ("training step", "bits/dim", "sampling", "floor"))
+    _, head, *rows = capsys.readouterr().out.splitlines()
+    assert "ms a batch" in head and "images/s" in head and "floor" in head
+    floor = 2 * macs(glowlite.load(run)) / 1e6 * 1e3
+    for row, (name, passes) in zip(rows[:3], PASSES.items(), strict=True):
+        taken, speed, least = map(float, row.removeprefix(name).split())
+        assert (taken, speed) == (250.0, 8.0) and least == pytest.approx(passes * floor, abs=0.06)
+
+
+def test_bench_leaves_the_model_as_it_is():
+    model = glowlite.Glow(shape=(1, 4, 4), levels=1, depth=1, width=2)
+    before = copy.deepcopy(model.state_dict())
+    bench.measure(model, batch=2)
+    assert not model.initialized
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_two_runs_at_once_take_two_folders(tmp_path):
+    names = [runs.next_folder("folder:pets", tmp_path).name for _ in range(2)]
+    assert names == ["folder-1", "folder-2"]
+
+
+def test_a_run_that_could_not_start_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runs, "start", mock.Mock(side_effect=ValueError("no")))
+    fails(capsys, *TRAIN)
+    assert list((tmp_path / "runs").iterdir()) == []
+    assert runs.start.call_args.args[0].parent.name == "runs"
+
+
+def test_the_commit_of_another_project_is_not_ours(tmp_path):
+    """glowlite installed somewhere below a repository that is not its own."""
+    package = Path(glowlite.__file__).parent
+    here = tmp_path / "theirs" / "site-packages"
+    shutil.copytree(package, here / "glowlite", ignore=shutil.ignore_patterns("weights", "__pyc*"))
+    (tmp_path / "theirs" / "file").touch()
+    as_them = ["git", "-C", str(tmp_path / "theirs"), "-c", "user.name=x", "-c", "user.email=x@y"]
+    for words in (["init", "-q"], ["add", "file"], ["commit", "-qm", "x"]):
+        subprocess.run([*as_them, *words], check=True)
+    code = "from glowlite.commands import _notes; from glowlite.parallel import World\n"
+    code += "print(_notes(World('cpu'))['commit'])"
+    environment = {k: v for k, v in os.environ.items() if k != "GLOWLITE_COMMIT"}
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=here, env={**environment, "PYTHONPATH": str(here)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert told.stdout.strip() == "None"
 
 
 def test_a_run_remembers_that_it_skips_damaged_images(tmp_path, capsys):

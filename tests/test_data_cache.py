@@ -169,7 +169,7 @@ def test_two_processes_at_once_agree(array):
     assert [name for name in entries(array) if name.startswith(".")] == []
 
 
-@pytest.mark.parametrize("damage", ["short", "gone", "index"])
+@pytest.mark.parametrize("damage", ["short", "gone", "index", "empty index", "no index"])
 def test_a_damaged_entry_is_named(array, damage):
     open_array(array)
     (folder,) = (array.parent / "cache").glob("npy-*")
@@ -178,10 +178,19 @@ def test_a_damaged_entry_is_named(array, damage):
         os.truncate(path, path.stat().st_size // 2)
     elif damage == "gone":
         path.unlink()
+    elif damage == "no index":
+        (folder / "index.json").unlink()
     else:
-        (folder / "index.json").write_text("{")
+        (folder / "index.json").write_text("{}" if damage == "empty index" else "{")
     with pytest.raises(DataError, match=f"{folder.name} is damaged.*delete"):
         open_array(array)
+
+
+def test_an_entry_is_as_readable_as_any_other_folder(array):
+    open_array(array)
+    (folder,) = (array.parent / "cache").glob("npy-*")
+    (array.parent / "other").mkdir()
+    assert folder.stat().st_mode == (array.parent / "other").stat().st_mode
 
 
 def test_the_index_says_what_was_done(array):

@@ -162,6 +162,20 @@ def test_all_images_once_and_the_cut_stays_as_images_come(folder):
     assert before[0].labels is None
 
 
+def test_val_is_valid_and_no_class(tmp_path):
+    for part, n in (("train", 3), ("val", 2)):
+        (tmp_path / "a" / part).mkdir(parents=True)
+        for i in range(n):
+            (tmp_path / "a" / part / f"{i}.png").write_bytes(
+                encoded(np.full((8, 8, 3), i, np.uint8))
+            )
+    with pytest.raises(DataError, match="has train, val but no test: name the one"):
+        open_folder(tmp_path / "a")
+    (tmp_path / "a" / "test").mkdir()
+    (tmp_path / "a" / "test" / "0.png").write_bytes(encoded(np.full((8, 8, 3), 9, np.uint8)))
+    assert [len(part) for part in sets(tmp_path / "a")] == [3, 2, 1]
+
+
 def test_own_parts_and_classes(tmp_path):
     root = tmp_path / "pets"
     for part, n in (("train", 4), ("test", 2), ("other", 3)):

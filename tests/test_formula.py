@@ -6,6 +6,7 @@ import html
 import random
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -342,6 +343,17 @@ def test_points_separate(layer: str) -> None:
     assert len(rows) == len(reasons) > 0
     near = abs(rows - target) < 1e-3
     assert not near.all(axis=1).any()
+
+
+def test_points_are_not_special() -> None:
+    """What a formula that forgets something could hide behind is nowhere at all points."""
+    for layer in LAYERS:
+        found = [p.symbols for p in _formula_layers.points(layer)]
+        signs = {float(np.sign(np.linalg.det(s["J"]))) for s in found}
+        assert signs == ({1.0} if "coupling" in layer else {-1.0, 1.0})
+        if layer != "flow":
+            assert sum(s["h"] != s["w"] for s in found) >= 3
+            assert {float(s["c"]) % 2 for s in found} == ({0.0} if "coupling" in layer else {0, 1})
 
 
 # -- habits of the hand: found by typing as students, engineers and word processors do -----------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,6 +13,9 @@ from torch.func import grad, jacrev, vmap
 import glowlite
 from glowlite import fused
 from glowlite.flow import MEMORY_MODES, Flow
+from glowlite.glow import Level, Step
+from glowlite.network import CouplingNet, ZeroConv
+from glowlite.schedule import make_optimizer
 from glowlite.verify import dense_jacobian
 
 KINDS = [
@@ -337,6 +341,69 @@ def test_steps_of_two_kinds_are_run_as_they_are():
     assert (model(x)[0] - fast).abs().max() < 1e-12
 
 
+class Doubling(glowlite.ActNorm):
+    def forward(self, x):
+        y, logdet = super().forward(x)
+        return 2 * y, logdet + math.log(2) * x[0].numel()
+
+    def inverse(self, y):
+        return super().inverse(y / 2)
+
+
+class Negative(Step):
+    def forward(self, x):
+        y, logdet = super().forward(x)
+        return -y, logdet
+
+    def inverse(self, y):
+        return super().inverse(-y)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"padding": "zero"},
+        {"actnorm": False},
+        {"width": 7},
+        {"norm": Doubling},
+        {"kind": Negative},
+        {"last": {"padding": "zero"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_steps_that_differ_in_anything_are_not_stacked(second, first):
+    """A parameter that one of them lacks would be left out of all, the inverse being as wrong."""
+
+    def step(width=6, norm=glowlite.ActNorm, kind=Step, last=None, **options):
+        net = CouplingNet(2, width, 4, **options)
+        if last:
+            net.conv3 = ZeroConv(width, 4, **last)
+        return kind(norm(4), glowlite.Conv1x1LU(4), glowlite.AffineCoupling(net))
+
+    steps = [step(), step(**second)]
+    level = Level(steps[::-1] if first else steps).double()
+    g = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in level.parameters():
+            p += 0.2 * torch.randn(p.shape, dtype=p.dtype, generator=g)
+    x = torch.randn(2, 1, 8, 6, dtype=torch.float64, generator=g)
+    assert not fused.fits(level.steps)
+    fast = level(x)
+    level.steps.fast = False
+    for a, b in zip(fast, level(x), strict=True):
+        assert (a - b).abs().max() < 1e-12
+
+
+def test_whoever_watches_the_way_back_is_called():
+    model, x = make()
+    called = []
+    coupling = model.levels[0].steps[1].coupling
+    coupling.register_full_backward_hook(lambda *_: called.append(1))
+    everything(model, x)
+    assert called == [1]
+
+
 def test_bfloat16_nets_stay_inside_the_nets():
     model, x = make(torch.float32, width=32)
     exact = everything(model, x)
@@ -404,6 +471,10 @@ def test_frozen_says_when_a_weight_was_changed():
         with model.frozen():
             model.log_prob(x)
             next(model.parameters()).mul_(2)
+    optimizer = make_optimizer("adam", model.parameters(), lr=1e-3)  # fused: nothing counts it
+    with pytest.raises(RuntimeError, match="changed inside `frozen`"), model.frozen():
+        model.log_prob(x).sum().backward()
+        optimizer.step()
     with pytest.raises(ValueError, match="images|shape"), model.frozen():  # the first error stays
         with torch.no_grad():
             next(model.parameters()).mul_(2)

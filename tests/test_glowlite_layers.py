@@ -381,6 +381,9 @@ def test_float32_layers_account_and_solve_in_float64(kind):
         assert torch.equal(layer.inverse(y), exact.inverse(y.double()).float())
 
 
+NOTHING = torch.zeros(1, 3, 2, 2)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -394,6 +397,17 @@ def test_float32_layers_account_and_solve_in_float64(kind):
         (lambda: realnvp.channel_mask(3), "c is 3"),
         (lambda: realnvp.Logit(0.7), "alpha is 0.7"),
         (lambda: split.TopPrior(2)(torch.zeros(1, 2, 1, 1), torch.tensor([1])), "classes is"),
+        # One number for many channels would be taken, by broadcasting, and counted once.
+        (lambda: glowlite.AffineCoupling(net(2, 2))(torch.zeros(1, 4, 2, 2)), "output has 2 ch"),
+        (lambda: glowlite.AdditiveCoupling(net(2, 1)).inverse(torch.zeros(1, 4, 2, 2)), "has 1 ch"),
+        (lambda: realnvp.MaskedCoupling(torch.ones(3, 1, 1), net(3, 2))(NOTHING), "output has 2"),
+        (lambda: glowlite.ActNorm(1)(NOTHING), "x has 3 channels; this layer is for 1"),
+        (lambda: glowlite.ActNorm(1).inverse(NOTHING), "y has 3 channels; this layer is for 1"),
+        (lambda: glowlite.ActNorm(1).initialize(NOTHING), "x has 3 channels; this layer is for 1"),
+        (lambda: split.TopPrior(1)(NOTHING), "z has 3 channels; this layer is for 1"),
+        (lambda: glowlite.Permutation.reverse(2)(NOTHING), "x has 3 channels; this layer is for 2"),
+        (lambda: glowlite.Permutation.reverse(2).inverse(NOTHING), "y has 3 channels"),
+        (lambda: glowlite.Permutation(torch.tensor([0, 0, 1])), r"indices is \[0, 0, 1\]; each of"),
     ],
 )
 def test_errors_name_the_argument(call, message):

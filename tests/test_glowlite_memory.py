@@ -70,6 +70,24 @@ def test_reversible_gradients_are_equal_to_rounding(name, frozen, fast):
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
 
 
+def test_a_layer_in_two_places_gets_both_gradients():
+    net = glowlite.network.CouplingNet(2, 5, 4)
+    coupling = glowlite.AffineCoupling(net)
+    flow = glowlite.Flow([coupling, glowlite.Permutation.reverse(4), coupling]).double()
+    g = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in flow.parameters():
+            p += 0.2 * torch.randn(p.shape, dtype=p.dtype, generator=g)
+    x = torch.randn(3, 4, 3, 5, dtype=torch.float64, generator=g)
+    found = {}
+    for mode in ("default", "reversible"):
+        flow.memory = mode
+        y, logdet = flow(x.clone().requires_grad_())
+        found[mode] = torch.autograd.grad(y.square().sum() + logdet.sum(), list(flow.parameters()))
+    for a, b in zip(*found.values(), strict=True):
+        assert (a - b).abs().max() < 1e-10 * (1 + a.abs().max())
+
+
 def test_reversible_evaluates_each_net_once_on_the_way_back():
     model, x = make(MODELS["affine-lu"], torch.float64)
     calls = []

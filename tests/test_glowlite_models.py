@@ -481,6 +481,8 @@ def test_building_leaves_the_global_generator_alone():
         ({"n_bits": 9}, "n_bits is 9; accepted: 1 to 8"),
         ({"n_classes": -1}, "n_classes is -1"),
         ({"weight_y": math.nan}, "weight_y is nan"),
+        ({"net_actnorm": "no"}, "net_actnorm is 'no'; accepted: True, False"),
+        ({"learn_top": "false"}, "learn_top is 'false'"),
         ({"weight_y": 0.1}, "nothing to classify"),
         ({"layers": 3}, r"unknown options \['layers'\]"),
         ({"model": "glove"}, "model is 'glove'; accepted: 'glow', 'realnvp', 'nice'"),
@@ -548,8 +550,10 @@ def test_wrong_images_are_named():
     good = some_images(model)
     with pytest.raises(TypeError, match=r"images is torch.float32; accepted: a torch.uint8"):
         model.bits_per_dim(good.float())
-    with pytest.raises(TypeError, match="images is ndarray"):
-        model.bits_per_dim(good.numpy())
+    for takes in (model.bits_per_dim, model.middle):
+        with pytest.raises(TypeError, match="images is ndarray"):
+            takes(good.numpy())
+    assert model.dequantize(good, noise=torch.zeros(good.shape).double()).dtype == torch.float32
     for wrong in (good.permute(0, 2, 3, 1), good[0], good[:, :1]):
         with pytest.raises(ValueError, match=r"accepted: \(N, C, H, W\) = \(N, 3, 4, 8\)"):
             model.bits_per_dim(wrong)
@@ -565,8 +569,13 @@ def test_wrong_images_are_named():
             layers.inverse(x.flatten(1))
         with pytest.raises(ValueError, match="x is empty"):
             layers.encode(x[:0].float())
+        with pytest.raises(TypeError, match="x is a ndarray of float32; accepted: torch.float32"):
+            layers.encode(x.float().numpy())
     with pytest.raises(ValueError, match=r"z has shape \(2, 5\); accepted: \(N, 96\)"):
         model.inverse(torch.zeros(2, 5))
+    one, three = (model.unflatten(torch.zeros(n, 96)) for n in (1, 3))
+    with pytest.raises(ValueError, match=r"latents are of \[1, 3\] images"):
+        model.decode([one[0], three[1]])
     with pytest.raises(ValueError, match="latents have shapes"):
         model.decode([torch.zeros(1, 6, 2, 4)])
     for wrong in (-1, math.inf, math.nan):

@@ -93,6 +93,8 @@ def test_an_attribute_of_all_or_none_has_no_direction(model):
         latent.attribute_vectors(model, array, np.array([[0, 1], [1, 1], [0, 1], [1, 1]]))
     with pytest.raises(ValueError, match="attribute smiling is on 4 of 4"):
         latent.attribute_vectors(model, array, np.ones(4), names=["smiling"])
+    with pytest.raises(ValueError, match=r"has has shape \(2, 4\); accepted: .* N = 4"):
+        latent.attribute_vectors(model, array, np.eye(2, 4))
 
 
 def test_edits_move_along_the_vector_at_every_level(model):
@@ -230,6 +232,9 @@ def test_telemetry_sees_a_vanishing_scale_and_a_bent_matrix(model):
     after = telemetry(ill, some(ill, 4))
     assert after["smallest_scale"] == pytest.approx(np.exp(-12), rel=1e-6)
     assert after["condition"] > 1e4
+    with torch.no_grad():
+        ill.levels[0].steps[1].coupling.net.conv3.conv.bias[0] = torch.nan
+    assert np.isnan(telemetry(ill, some(ill, 4))["smallest_scale"])
 
 
 def test_telemetry_watches_what_is_inverted(model):

@@ -722,6 +722,10 @@ def test_an_evaluation_drops_nothing_in_silence():
         model.levels[1].steps[0].actnorm.b.fill_(torch.inf)
     with pytest.raises(ValueError, match="not finite for 37 images, the first is number 0"):
         evaluate(model, TEST.images)
+    assert model.training
+    with pytest.raises(ValueError, match="images has shape"):
+        evaluate(model, TEST.images[:, :8])
+    assert model.training, "whatever happens inside, the mode is what it was"
 
 
 def test_the_baseline_is_a_probability():

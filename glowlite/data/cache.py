@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from glowlite._files import sync_folder, write_atomically
+from glowlite._files import sync_folder, umask, write_atomically
 
 from .errors import DataError, explain
 from .source import Row, Source
@@ -60,11 +60,12 @@ def entry(
         _build(source, folder, recipe, on_corrupt, progress)
     try:
         index = json.loads((folder / "index.json").read_text())
-    except (OSError, ValueError) as error:
+        skipped = index["skipped"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"the cache {folder} is damaged ({error}); delete it") from error
-    if index["skipped"] and on_corrupt == "error":
-        name, reason = index["skipped"][0]
-        more = len(index["skipped"]) - 1
+    if skipped and on_corrupt == "error":
+        name, reason = skipped[0]
+        more = len(skipped) - 1
         raise _corrupt(name, reason, f" and {more} more" if more else "")
     return folder, index
 
@@ -129,11 +130,14 @@ def _build(
             index["recipe"] = recipe
             text = json.dumps(index, indent=1)
             write_atomically(Path(temporary, "index.json"), lambda p: p.write_text(text))
+            os.chmod(temporary, 0o777 & ~umask())  # made for its owner alone
             try:
                 os.replace(temporary, folder)
-            except OSError:
+            except OSError as error:
                 # Another process was faster; the same key means the same bytes.
                 if not (folder / "index.json").is_file():
+                    if folder.exists():
+                        raise DataError(f"the cache {folder} is damaged; delete it") from error
                     raise
             sync_folder(home)
     except OSError as error:

@@ -1,8 +1,8 @@
 """`folder:PATH`: any images, in any sizes and modes, in any depth of sub-folders.
 
-Sub-folders `train`, `test` (and `valid`), where there are both, are the parts; else a tenth of the
-images, by content, is the test part. If the images lie in two or more sub-folders (below these),
-the sub-folders are the classes.
+Sub-folders `train`, `test` (and `valid` or `val`), where there are both, are the parts; else a
+tenth of the images, by content, is the test part. If the images lie in two or more sub-folders
+(below these), the sub-folders are the classes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,15 @@ def source(options: Options) -> Source:
     if options.size is None:
         raise DataError("size must be given for a folder of images, for example 32 (--size 32)")
     files = list_images(root)
-    own_parts = {"train", "test"} <= {_top(name) for name in files}
+    tops = {_top(name) for name in files}
+    own_parts = {"train", "test"} <= tops
+    if "train" in tops and tops & {"valid", "val"} and not own_parts:
+        raise DataError(
+            f"folder: {root} has {', '.join(sorted(tops))} but no test: name the one to be tested "
+            "on test, or put all images into one folder for a tenth to be kept out"
+        )
     if own_parts:
-        files = {name: path for name, path in files.items() if _top(name) in PARTS}
+        files = {name: path for name, path in files.items() if _part(name) in PARTS}
     below = {
         name: str(PurePosixPath(*PurePosixPath(name).parts[1:])) if own_parts else name
         for name in files
@@ -36,7 +42,7 @@ def source(options: Options) -> Source:
     def rows() -> Iterator[Row]:
         jobs = (
             Job(
-                str(path), path.read_bytes, _top(name) if own_parts else None,
+                str(path), path.read_bytes, _part(name) if own_parts else None,
                 number.get(_top(below[name])),
             )
             for name, path in files.items()
@@ -71,6 +77,11 @@ def list_images(root: Path) -> dict[str, Path]:
     if not found:
         raise DataError(f"folder: {root} holds no image ({', '.join(SUFFIXES)})")
     return dict(sorted(found.items()))
+
+
+def _part(name: str) -> str:
+    """The part that a file in `train`, `test`, `valid` or `val` belongs to."""
+    return "valid" if _top(name) == "val" else _top(name)
 
 
 def _top(name: str) -> str:
