@@ -243,6 +243,8 @@ HOSTILE = [
     "Σ_{i=0}^{10^9} 1", "Σ_{i=1}^{99999999} log|det dh_i/dh_{i-1}|", "det det det W", "1e5e5e5",
     "\\log_{3} 2", "h.__class__", "s[0:1:2]", "p", "p(", "d", "d/d", "dz/", "dh/dx", "²", "½½", "^",
     "_", "\ud800", "٣", "h w log|det W| # hi", "^T", "W^T^T^T", "log|det W|·" * 60, "∑" * 200,
+    "Σ_i Σ_j Σ_k Σ_n Σ_y Σ_b Σ_t Σ_c Σ_s log|det J_i J_j J_k J_n J_y J_b J_t J_c J_s|",
+    "Σ_i " * 20 + "log|det J_i|",
 ]  # fmt: skip
 
 
@@ -402,6 +404,9 @@ def test_points_are_not_special() -> None:
         ("lu", "sum(log_abs_s)"),
         ("affine_coupling", "torch.log(s).sum([1, 2, 3])"),
         ("affine_coupling", "torch.sum(log_s, (1, 2, 3))"),
+        ("flow", "Σ_{i=1}^{K} sum(log|det J_i|)"),
+        ("actnorm", "h*w*np.log(np.abs(s)).sum()"),
+        ("conv1x1", r"\sum_{p=1}^{hw} \log|\det W|"),
     ],
 )
 def test_habits_of_the_hand_are_read(layer, text):

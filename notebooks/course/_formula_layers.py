@@ -15,6 +15,7 @@ import numpy as np
 from ._formula_parse import parse, tokenize
 
 STEPS = 3  # the flow at our points is h₀ = x → h₁ → h₂ → h₃ = z
+MAX_SUMS = 3  # one inside the other: each of them takes STEPS times as long
 LAYERS = ("flow", "actnorm", "conv1x1", "lu", "affine_coupling", "additive_coupling")
 
 
@@ -331,6 +332,10 @@ class Evaluator:
                 last -= 1  # the deck's z = h_{K+1}
             if not (0 <= first <= last <= STEPS):
                 raise Mistake("range", "the range of the sum is empty, or leaves the flow.")
+            if index in self.bound:
+                raise Mistake("sum", f"two of your sums, one in the other, run over {index}.")
+            if len(self.bound) == MAX_SUMS:
+                raise Mistake("sum", "more sums stand inside one another than a flow needs.")
             before = self.single_step
             values = []
             for value in range(first, last + 1):

@@ -732,4 +732,6 @@ def symbols(tree: object) -> set[str]:
         return {tree[1]}
     if tree[0] in ("deriv", "p"):
         return {"deriv" if tree[0] == "deriv" else f"p({tree[1]})"}
+    if tree[0] == "over":  # its indices are names, not trees
+        return set().union(*(symbols(part) for part in tree[3:]))
     return set().union(*(symbols(part) for part in tree[1:]))
