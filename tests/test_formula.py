@@ -231,6 +231,16 @@ WRONG = [
     ("flow", "Σ_i log|det dh_{i-1}/dh_i|", "sign", "sign"),
     ("flow", "h w log|det W|", "symbol", "one layer"),
     ("flow", "log|det dz/dz|", "index", "itself"),
+    ("flow", "Σ_i Σ_i log|det J_i|", "sum", "run over i"),
+    ("flow", "Σ Σ_i log|det J_i|", "sum", "run over i"),
+    ("flow", r"\sum_{i=1}^{K} \sum_{i=1}^{K} \log|\det dh_i/dh_{i-1}|", "sum", "run over i"),
+    ("affine_coupling", "|sum log s|", "abs_outside", "may be < 0"),
+    ("affine_coupling", "sqrt(sum(log s)^2)", "abs_outside", "may be < 0"),
+    ("lu", "-h w sum(log|s|)", "sign", "sign"),
+    ("lu", "h w sum(log s)", "abs", "forgot |·|"),
+    ("lu", "h w sum(log2|s|)", "base", "base 2"),
+    ("lu", "np.log(s).sum()", "abs", "forgot |·|"),
+    ("actnorm", "h*w*np.log(s).sum()", "abs", "forgot |·|"),
 ]
 
 HOSTILE = [

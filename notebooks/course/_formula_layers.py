@@ -108,6 +108,8 @@ def points(layer: str) -> tuple[Point, ...]:
             # s has one value per pixel and channel of the first half: h·w·c/2 of them.
             n = h * w * c
             s = rng.uniform(0.3, 2.5, size=n) if layer == "affine_coupling" else np.ones(n)
+            if len(made) % 2:
+                s = 1 / s  # a log-det below 0, where |sum(log s)| shows
             jacobian = np.diag(np.r_[s, np.ones(n)])
             jacobian[:n, n:] = rng.normal(size=(n, n))
             symbols = {"s": s, "t": rng.normal(size=n), "J": jacobian}
@@ -525,6 +527,7 @@ COUPLING_FACTORS = (
 )
 LU_FACTORS = (
     ("1", None, None),
+    ("h w", None, None),  # the whole layer's is right too, and so are its mistakes named
     *((f, n, m.replace("it must be h·w", "it is 1 for log|det W|, or h·w for the layer"))
       for f, n, m in PIXEL_FACTORS if f not in ("1", "h w")),
     ("2", "factor2", "there is a factor 2 too many"),

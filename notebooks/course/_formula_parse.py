@@ -654,7 +654,8 @@ class _Parser:
             inner = self.term()  # sum log|s| h w: everything up to the next + or −
         elif self.peek()[0] == "op" and self.peek()[1] in ("(", "|", "[", "{"):
             inner = self.group()
-            if self.power_inside and name not in ("sum", "prod", "mean"):
+            raised = self.peek() == ("op", "^")  # the .sum() of log(s).sum() is of log(s)
+            if raised and self.power_inside and name not in ("sum", "prod", "mean"):
                 inner = self.powers(inner)
         else:
             inner = self.factor()
