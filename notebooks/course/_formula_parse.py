@@ -102,9 +102,27 @@ VARIABLES = set("xyzhfg")  # what may stand behind a differential d
 MODULES = re.compile(
     r"\b(?:np|numpy|torch|math|linalg|jnp|jax|tf|scipy|F|self)\s*\.\s*(?=[A-Za-z])"
 )
-LABEL = re.compile(  # "log-det:", "Ответ =": what stands before the formula
-    r"^(?:log[-_ ]?(?:abs[-_ ]?)?det(?:erminant)?(?:\s*J)?|answer|ответ|ldj)\s*(?::=|:|={1,2})\s*"
-    r"|^(?:={1,2}|равен|равно|равна)\s*",
+LABEL = (
+    re.compile(  # "log-det:", "Ответ =", "The log-determinant is": what stands before the formula
+        r"^\s*(?:the |it is |this is |это )*"
+        r"(?:(?:log[-_ ]?(?:abs[-_ ]?)?det(?:erminant)?(?:\s*J)?|answer|ответ|ldj"
+        r"|(?:логарифм (?:модуля )?|лог-?)(?:определителя|определитель|детерминанта?))"
+        r"\s*(?::=|:|={1,2}|—|--|\bis\b|\bравен\b|\bэто\b)|={1,2}|(?:равен|равно|равна)\b)?\s*",
+        re.IGNORECASE,
+    )
+)
+# Where the formula ends and what is given for it begins, or the other way round.
+BREAK = re.compile(
+    r"(?P<open>[(\[{])|(?P<close>[)\]}])"
+    r"|(?P<reason>#|\b(?:where|because|since|as|где|поскольку|так как|т\.\s*к\.|потому что)(?!\w))"
+    r"|(?P<so>=>|⇒|\\Rightarrow\b|\\implies\b|\b(?:so|thus|hence|therefore|значит|поэтому)(?!\w))"
+    r"|(?P<comma>(?<!\\)[,;](?=\s))",
+    re.IGNORECASE,
+)
+DEFINES = re.compile(r"\s*[A-Za-z](?:_\w|_\{[^{}]*\})?\s*=(?!=)")  # J = …, y_a = …
+REMARK = re.compile(  # behind the formula, and no part of it
+    r"\s*[(\[]?(?<![A-Za-z])"
+    r"(?:volume[- ]preserving|сохраняет объ[её]м|nats?|per (?:example|image|sample))[)\]]?$",
     re.IGNORECASE,
 )
 TIMES = r"(?:\*|\\cdot|\\times|\\,)?"
@@ -113,10 +131,6 @@ HABITS = tuple(
     for pattern, instead, words in (
         (r"\.{2,3}", " dots ", False),
         (r"\\(?:begin|end)\s*\{(?:equation|align|displaymath|math|gather)\*?\}", " ", False),
-        (r"^(?:it is |the )+", " ", True),
-        # The slide's "s = 1, log-det = 0": what a letter stands for, and then the formula.
-        (r"^\s*[ysWJ]\s*=[^=;,]*[;,]\s+(?=.*=)", " ", False),
-        (r"^log[-_ ]?det\s*=", " ", True),
         # log|s_1| + … + log|s_c| where it ends there: one term for all.
         (
             r"(\\?l(?:og|n)\b[^+=_]*)_\{?1\}?([^+=_]*?)\s*\+(?:\s*\1_\{?\d\}?\2\s*\+)*"
@@ -132,7 +146,6 @@ HABITS = tuple(
         (r"\babsolute of (?:the )?", "absolute ", True),
         (r"\b(?:матриц\w+ якоби|jacobian matrix)\b", " J ", True),
         (r"\blog_?p_?([xz])\b", r"log p(\1)", False),
-        (r"(?<=\d) *nats?$", "", False),
         (
             r"\b(sum|сумма)\s+(?:over|по)\s+(?:all |the |всем )*(?:channels|каналам)\b",
             r"\1 ",
@@ -192,7 +205,7 @@ def _plain(text: str) -> str:
     # Code's arguments such as axis=(1, 2, 3) go: a formula sums over all there is.
     plain = re.sub(r",?\s*(?:axis|dim|keepdims?)\s*=\s*(?:\([-\d, ]*\)|-?\w+)", "", plain)
     plain = re.sub(r"frac\s*(\d)\s*(\d)", r"frac{\1}{\2}", plain)  # \frac12
-    plain = LABEL.sub("", plain)
+    plain = LABEL.sub("", REMARK.sub("", plain))
     for pattern, instead in HABITS:
         plain = pattern.sub(instead, plain)
     # log_s, log_det, log_p, log_prob are one name in code; "_" is a subscript elsewhere.
@@ -232,9 +245,39 @@ def _word(word: str) -> Sequence[Token]:
         shown = word if len(word) <= 20 else word[:20] + "…"
         raise Unreadable(
             f"I do not know the name “{shown}”. A formula may use the symbols of the slides "
-            "(h, w, c, s, W, P, L, U, x, z, J, dz/dx, p(z)) and log, det, |·|, sum, diag."
+            "(h, w, c, s, W, P, L, U, x, z, J, dz/dx, p(z)) and log, det, |·|, sum, diag. "
+            "Words may only follow it, behind “where”, “because” or #."
         )
     return tokens
+
+
+def premises_and_formula(text: str) -> tuple[list[str], str]:
+    """`s = 1, so log-det = 0` or `log|det J|, where J = dz/dx`: what is given, and the formula.
+
+    Only an equation is given before the formula or behind a comma; words may follow a "because".
+    """
+    if len(text) > MAX_CHARS:
+        return [], text  # tokenize says so
+    text = re.sub(r"\s\(([^()]*=[^()]*)\)\s*$", r", \1", text)  # 0 (s = 1)
+    cuts, depth, start, reason = [], 0, 0, False
+    for match in [*BREAK.finditer(text), None]:
+        kind = match.lastgroup if match else "end"
+        depth += {"open": 1, "close": -1}.get(kind, 0)
+        if kind in ("open", "close") or depth > 0 and match:
+            continue
+        end = match.start() if match else len(text)
+        piece = text[start:end].strip(" ,;")
+        start = match.end() if match else end
+        if piece:
+            cuts.append((piece, reason))
+        reason = (reason or kind == "reason") and kind != "so"
+    formulas = [piece for piece, given in cuts if not given and not DEFINES.match(piece)]
+    if not formulas:  # "s = 1": all there is
+        return [], text
+    *earlier, formula = formulas
+    if not all("=" in piece for piece in earlier):
+        return [], text  # a list of formulas is none
+    return [piece for piece, _ in cuts if piece is not formula], formula
 
 
 def tokenize(text: str) -> list[Token]:

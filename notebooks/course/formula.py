@@ -13,11 +13,20 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from ._formula_layers import LAYERS, Mistake, agree, diagnose, index_names, points, values
-from ._formula_parse import Empty, Unreadable, parse, split_equation, symbols, tokenize
+from ._formula_parse import (
+    Empty,
+    Unreadable,
+    parse,
+    premises_and_formula,
+    split_equation,
+    symbols,
+    tokenize,
+)
 
 __all__ = ["Grade", "grade", "LAYERS"]
 
@@ -79,7 +88,8 @@ def grade(layer: str, text: str) -> Grade:
     if not isinstance(text, str):
         raise TypeError(f"text: got {type(text).__name__}; accepted is a str with one formula")
     try:
-        parts = split_equation(tokenize(text))
+        premises, formula = premises_and_formula(text)
+        parts = split_equation(tokenize(formula))
         if any(not part for part in parts):
             raise Unreadable("One side of the “=” is empty.")
         if len(parts) > 1 and _is_label(layer, parts[-1]):
@@ -92,7 +102,10 @@ def grade(layer: str, text: str) -> Grade:
             if not middle:
                 return middle
         if len(parts) > 1:
-            _check_left_side(layer, parts[0], parts[1])
+            unequal = "the two sides of your “=” are not equal. Check the left one."
+            _refuse_false(layer, parts[0], parts[1], unequal)
+        for premise in premises:
+            _check_premise(layer, premise)
         return first
     except Mistake as mistake:
         return Grade(layer, False, f"Not yet: {mistake}", mistake.name)
@@ -127,15 +140,34 @@ def _is_label(layer: str, tokens: list) -> bool:
     return bool(used) and used <= ({"p(x)"} if layer == "flow" else {"J", "deriv"})
 
 
-def _check_left_side(layer: str, left: list, right: list) -> None:
-    """A left side that is a formula must equal the right one; a label may stand."""
+def _check_premise(layer: str, text: str) -> None:
+    """`s = 1, so` or `, where J = dz/dx`: where it can be worked out it must hold."""
     try:
-        a, _ = values(layer, parse(left))
-        b, _ = values(layer, parse(right))
+        parts = split_equation(tokenize(text))
+    except Unreadable:
+        return  # words
+    for left, right in pairwise(parts):
+        _refuse_false(layer, left, right, f"“{text}” does not hold, with the slides' letters.")
+
+
+def _refuse_false(layer: str, left: list, right: list, message: str) -> None:
+    """An equation whose sides have values must hold; a left side that is a label may stand."""
+    try:
+        a, b = parse(left), parse(right)
+        theirs, _ = values(layer, b)
     except (Unreadable, Mistake):
         return
-    if all(v.ndim == 0 for v in a) and not agree(a, b):
-        raise Mistake("equation", "the two sides of your “=” are not equal. Check the left one.")
+    try:
+        ours, _ = values(layer, a)
+    except Mistake as mistake:
+        # |dy/dx| = … writes the determinant, and D = … gives the whole a name.
+        if mistake.name == "det" or a[0] == "sym" and a[1] not in "xyzstbW":
+            return
+        raise Mistake("equation", f"left of your “=”: {mistake}") from None
+    for x, y in zip(ours, theirs, strict=True):
+        comparable = x.shape == y.shape or max(x.ndim, y.ndim) < 2  # s = 1: for every channel
+        if not (comparable and np.allclose(x, y, rtol=1e-9, atol=1e-9, equal_nan=True)):
+            raise Mistake("equation", message)
 
 
 def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
