@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ._formula_parse import parse, tokenize
+from ._formula_parse import PARTIAL, parse, tokenize
 
 STEPS = 3  # the flow at our points is h₀ = x → h₁ → h₂ → h₃ = z
 MAX_SUMS = 3  # one inside the other: each of them takes STEPS times as long
@@ -256,6 +256,12 @@ class Evaluator:
             return (function or getattr(np, name))(value)
         if name in ("abs", "sign"):
             return getattr(np, name)(value)
+        if name in PARTIAL:
+            if self.layer == "affine_coupling" and rank == 1:
+                raise Mistake(
+                    "axis", "that sums over some of the axes; s has three: channels, height, width."
+                )
+            name = "sum"
         if name in ("sum", "mean", "prod"):
             return np.asarray(getattr(np, name)(value))
         if name == "diag":
@@ -346,6 +352,9 @@ class Evaluator:
             del self.bound[index]
             self.single_step = before
             return np.asarray(total(np.array(values), axis=0))
+        if self.layer.endswith("coupling"):
+            if (found := self.every_entry(name, (low, high), body)) is not None:
+                return found
         while low is high is None and body[:2] == ("over", name) and body[3] is body[4] is None:
             indices, body = indices + body[2], body[5]  # Σ_i Σ_j Σ_k is Σ_{i,j,k}
         value = self(body)
@@ -353,18 +362,12 @@ class Evaluator:
             if len(used) == 1 and used < set(indices):  # Σ_{i,j,k} log|s_k|: pixels and channels
                 pixels = float(sizes["h"] * sizes["w"])
                 return total(value) * pixels if name == "sum" else total(value) ** pixels
-        count = None
-        if high is not None and symbols_known(high, sizes):
-            start = 1.0 if low is None else float(self(low))
-            count = float(self(high)) - start + 1
+        count = self.count(low, high)
         if value.ndim == 1:
-            h, w, c = (float(sizes[k]) for k in "hwc")
             if high in (("sym", "h", ()), ("sym", "w", ())) and not set(indices) & used:
                 return value * count if name == "sum" else value**count
-            if self.layer in ("actnorm", "lu") and count not in (None, c):
+            if count not in (None, float(sizes["c"])):
                 raise Mistake("range", "s has one value per channel: its sum runs over c of them.")
-            if count not in (None, h, w, c, c / 2, h * w * c / 2):
-                raise Mistake("range", "your sum's range is not that of s.")
             return np.asarray(total(value))
         if set(indices) & used:
             return value  # an inner sum has taken this index along
@@ -375,6 +378,25 @@ class Evaluator:
                 "sum", "nothing under your Σ depends on its index: say its range, or write h·w."
             )
         return value * count if name == "sum" else value**count
+
+    def every_entry(self, name: str, bounds: tuple, body: tuple) -> np.ndarray | None:
+        """A coupling's Σ_i Σ_j Σ_k log s_ijk: the ranges together run over all of s."""
+        count = self.count(*bounds)
+        while body[:2] == ("over", name):
+            more, body = self.count(*body[3:5]), body[5]
+            count = None if None in (count, more) else count * more
+        value = self(body)
+        if value.ndim != 1:
+            return None
+        if count not in (None, len(value)):
+            raise Mistake("range", "your sum's range is not that of s, which has h·w·c/2 entries.")
+        return np.asarray(getattr(np, name)(value))
+
+    def count(self, low: tuple | None, high: tuple | None) -> float | None:
+        """How many values an index runs through, where its range says so."""
+        if high is None or not symbols_known(high, self.point.symbols):
+            return None
+        return float(self(high)) - (1.0 if low is None else float(self(low))) + 1
 
     def small(self, tree: tuple) -> float:
         """A bound of a sum over steps, such as 1, K or K−1."""

@@ -34,9 +34,9 @@ class Empty(Unreadable):
 
 Token = tuple[str, object]  # ("num", 2.0) | ("name", "h") | ("fn", "log") | ("op", "*")
 
-SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀᵢⱼᴷ⁽⁾", "0123456789+-TijK()", strict=True))
+SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ᵀᵢⱼᴷᶜʰʷ⁽⁾", "0123456789+-TijKchw()", strict=True))
 del SUPERSCRIPTS["ᵢ"], SUPERSCRIPTS["ⱼ"]  # these two are subscripts
-SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋ᵢⱼₖₙₓₐₑ₍₎", "0123456789+-ijknxae()", strict=True))
+SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌ᵢⱼₖₙₓₐₑ₍₎", "0123456789+-=ijknxae()", strict=True))
 SINGLE = {
     "·": "*", "⋅": "*", "×": "*", "∗": "*", "•": "*", "⊙": "*", "∙": "*", "−": "-", "–": "-",
     "—": "-", "⁄": "/", "∕": "/", "÷": "/", "½": "(1/2)", "¼": "(1/4)", "∣": "|", "│": "|",
@@ -44,13 +44,14 @@ SINGLE = {
     "√": " sqrt ", "‖": " norm ", "∥": " norm ", "∇": " grad ", "≡": "=", "′": "'",
     "’": "'", "$": " ", "`": " ", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "…": " dots ",
     "⊤": "T",
+    "@": "*", "≔": "=",
     "\u2061": " ", "\u2062": "*",  # Word's "apply the function" and "invisible times"
 }  # fmt: skip
 CYRILLIC_TWINS = str.maketrans("схрСКТНІ", "cxpCKTHI")  # look the same, typed by accident
 
 UNWRAP = re.compile(
     r"\\(?:operatorname\*?|text|textrm|textit|mathrm|mathbf|mathit|mathsf|mathcal|boldsymbol|bm"
-    r"|vec|hat|mbox)\s*\{([^{}]*)\}"
+    r"|vec|hat|mbox|texttt|mathtt|boxed)\s*\{([^{}]*)\}"
 )
 LATEX = {
     "log": "log", "ln": "ln", "lg": "lg", "det": "det", "exp": "exp", "sum": "sum",
@@ -76,7 +77,7 @@ FUNCTIONS = {
     "trace": "tr", "avg": "mean", "average": "mean", "inverse": "inv", "determinant": "det",
     "logdet": "logdet", "logabsdet": "logabsdet", "logabs": "logabs", "lndet": "logdet",
     "diagonal": "diag", "product": "prod", "fabs": "abs", "absolute": "abs", "square": "square",
-    "eigvals": "eigvals", "transpose": "transpose", "reciprocal": "inv",
+    "eigvals": "eigvals", "transpose": "transpose", "reciprocal": "inv", "flatten": "flat",
     "сумма": "sum", "логарифм": "log", "лог": "log", "модуль": "abs", "определитель": "det",
     "сумму": "sum", "логарифма": "log", "логарифмов": "log", "модуля": "abs", "модулей": "abs",
     "определителя": "det", "детерминант": "det", "детерминанта": "det",
@@ -125,12 +126,20 @@ REMARK = re.compile(  # behind the formula, and no part of it
     r"(?:volume[- ]preserving|сохраняет объ[её]м|nats?|per (?:example|image|sample))[)\]]?$",
     re.IGNORECASE,
 )
+AXES = re.compile(  # , dim=1) or , (1, 2, 3)) or (-1) behind a method's name
+    r"(?:,\s*|(?<=\.sum\()\s*|(?<=\.mean\()\s*|(?<=\.prod\()\s*)(?:(?:axis|dim)\s*=\s*)?"
+    r"(?:[\[(]\s*-?\d[-\d, ]*[\])]|-?\d(?:\s*,\s*-?\d)*)\s*\)"
+)
 TIMES = r"(?:\*|\\cdot|\\times|\\,)?"
 HABITS = tuple(
     (re.compile(pattern, re.IGNORECASE if words else 0), instead)
     for pattern, instead, words in (
         (r"\.{2,3}", " dots ", False),
-        (r"\\(?:begin|end)\s*\{(?:equation|align|displaymath|math|gather)\*?\}", " ", False),
+        (
+            r"\\(?:begin|end)\s*\{(?:equation|align|aligned|split|gather|gathered|displaymath|math)\*?\}",
+            " ",
+            False,
+        ),
         # log|s_1| + … + log|s_c| where it ends there: one term for all.
         (
             r"(\\?l(?:og|n)\b[^+=_]*)_\{?1\}?([^+=_]*?)\s*\+(?:\s*\1_\{?\d\}?\2\s*\+)*"
@@ -140,8 +149,8 @@ HABITS = tuple(
         ),
         (r"\bzeros(?:_like)?\s*\((?:[^()]|\([^()]*\))*\)", " 0 ", False),
         (r"\bfor\s+([ijk])\s+in\s+range\s*\(\s*[cC]\s*\)", " ", False),
-        (r"\.(sum|prod|mean)\(\s*(?:[\[(][-\d, ]*[\])]|[-\d, ]*)\s*\)", r".\1()", False),
-        (r",\s*[\[(][-\d, ]+[\])]\s*\)", ")", False),  # torch.sum(log_s, (1, 2, 3))
+        (r"\breduce_(?=sum|mean|prod)", "", False),
+        (r"\.(?:flatten|view|reshape)\([^()]*\)", ".flatten()", False),
         (r"\babsolute value\b", "absolute", True),
         (r"\babsolute of (?:the )?", "absolute ", True),
         (r"\b(?:матриц\w+ якоби|jacobian matrix)\b", " J ", True),
@@ -163,8 +172,19 @@ HABITS = tuple(
         (r"(?<![^\W\d_])N\s*\(\s*z\s*[;|,][^()]*\)", " p(z) ", False),
     )
 )
+SHAPE = re.compile(r"\b[xyz]\s*\.\s*(?:shape\s*\[|size\s*\()\s*(-?\d|2:)\s*[\])]")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)?(?:[eE][+-]?\d{1,3}(?![A-Za-z\d]))?|\.\d+")
 WORD = re.compile(r"[^\W\d_]+")
+
+
+def _side(match: re.Match) -> str:
+    """x.shape[2] and x.size(3) of (N, C, H, W); what the other places are, libraries differ."""
+    sides = {"2": " h ", "-2": " h ", "3": " w ", "-1": " w "}
+    if match[1] not in sides:
+        raise Unreadable(
+            f"What x.shape[{match[1]}] is depends on the layout: write h, w or c in its place."
+        )
+    return sides[match[1]]
 
 
 def _plain(text: str) -> str:
@@ -192,26 +212,31 @@ def _plain(text: str) -> str:
                 "Please type the formula again without it."
             )
         else:
-            out.append(unicodedata.normalize("NFKC", char))
+            upright = unicodedata.normalize("NFKC", char)  # 𝑧 is z, and 𝜕 is ∂
+            out.append(SINGLE.get(upright, upright))
     if run:
         out.append("}")
     plain = "".join(out)
     for _ in range(3):  # wrappers may be nested, as in \mathbf{\mathrm{W}}
         plain = UNWRAP.sub(r" \1 ", plain)
+    # A row of an aligned block goes on where the last one ended.
+    plain = re.sub(r"\\\\\s*(?=&?\s*[=+-])|(?<!\\)&(?=\s*[=+-])|(?<==)\s*&", " ", plain)
     plain = MODULES.sub("", plain)
     plain = re.sub(r"\\\|", " norm ", plain)
     plain = re.sub(r"\\[,;:! ()\[\]]", " ", plain)  # thin spaces and $-like brackets
     plain = re.sub(r"\\[{}]", lambda m: "(" if m[0] == r"\{" else ")", plain)
-    # Code's arguments such as axis=(1, 2, 3) go: a formula sums over all there is.
-    plain = re.sub(r",?\s*(?:axis|dim|keepdims?)\s*=\s*(?:\([-\d, ]*\)|-?\w+)", "", plain)
+    # Code's axis=(1, 2, 3) becomes @3, how many axes there are: which ones is not ours to know.
+    plain = re.sub(r",\s*keepdims?\s*=\s*\w+", "", plain)
+    plain = AXES.sub(lambda m: f" @{len(re.findall(r'[0-9]+', m[0]))} )", plain)
     plain = re.sub(r"frac\s*(\d)\s*(\d)", r"frac{\1}{\2}", plain)  # \frac12
     plain = LABEL.sub("", REMARK.sub("", plain))
     for pattern, instead in HABITS:
         plain = pattern.sub(instead, plain)
+    plain = SHAPE.sub(_side, plain)
     # log_s, log_det, log_p, log_prob are one name in code; "_" is a subscript elsewhere.
     plain = re.sub(r"\blog_abs_det\b", "logabsdet", plain)
     plain = re.sub(r"\blog_?abs_?s\b", "(log abs s)", plain)
-    plain = re.sub(r"\blog_(?:s|scale)\b", "(log s)", plain)
+    plain = re.sub(r"\b(?:log_(?:s|scale)|logs)\b", "(log s)", plain)
     plain = re.sub(r"\blog_(?=(?:det|p|prob|abs)\b)", "log ", plain)
     plain = re.sub(r"\blog ?_?prob\b", "log p", plain)
     plain = re.sub(r"\blog_\{? ?e\b ?\}?", "ln ", plain)
@@ -323,7 +348,7 @@ def tokenize(text: str) -> list[Token]:
         elif plain.startswith((":=", "=="), place):
             tokens.append(("op", "="))
             place += 2
-        elif char in "+-*/^_()[]{}|=,.':":
+        elif char in "+-*/^_()[]{}|=,.':@":
             tokens.append(("op", char))
             place += 1
         else:
@@ -364,6 +389,7 @@ def parse(tokens: list[Token], power_inside: bool = True) -> tuple:
     return tree
 
 
+PARTIAL = {"sum over 1": 1, "sum over 2": 2}  # sums of code over some of the axes
 CLOSING = {"(": ")", "[": "]", "{": "}"}
 STARTS = {"(", "[", "{", "|", "d", "frac", "grad"}
 
@@ -489,20 +515,28 @@ class _Parser:
                 continue
             if kind != "fn" or not self.accept("("):
                 raise Unreadable(f"I cannot read “.{name}”{self._where()}.")
-            if self.peek()[0] == "num" or self.peek() == ("op", "-"):  # .sum(-1)
-                self.accept("-")
-                self.place += 1
+            base = self.axes(base)
             self.expect(")")
             base = self.call(str(name), base)
         return base
 
-    def group(self) -> tuple:
-        """An expression in any brackets."""
+    def axes(self, inner: tuple) -> tuple:
+        """What code sums over: one or two axes, or all there are in a picture."""
+        if not self.accept("@"):
+            return inner
+        count = int(self.take()[1])
+        if inner[0] == "call" and inner[1] in PARTIAL:  # log_s.sum(3).sum(2).sum(1)
+            count, inner = count + PARTIAL[inner[1]], inner[2]
+        return ("axes", count, inner)
+
+    def group(self, axes: bool = False) -> tuple:
+        """An expression in any brackets; code's axes may follow it."""
         sign = self.accept("(", "[", "{", "|")
         if sign is None:
             raise Unreadable(f"A bracket is missing{self._where()}.")
         self.open.append(sign)
         inner = self.sum_of_terms()
+        inner = self.axes(inner) if axes else inner
         if not self.accept(CLOSING.get(sign, "|")):
             what = "bar | is" if sign == "|" else f"bracket {sign} is"
             raise Unreadable(f"A {what} opened and not closed{self._where()}.")
@@ -633,6 +667,8 @@ class _Parser:
         if name == "0":
             return ("num", 0.0)
         if name == "p":
+            if self.peek() == ("name", "θ"):  # pθ(x)
+                self.place += 1
             if self.peek() == ("op", "^"):  # p^*(x), or p^{\star}
                 self.place += 1
                 closing = self.accept("{")
@@ -696,7 +732,7 @@ class _Parser:
         if name in ("sum", "prod") and self.peek() not in (("op", "("), ("op", "{"), ("op", "[")):
             inner = self.term()  # sum log|s| h w: everything up to the next + or −
         elif self.peek()[0] == "op" and self.peek()[1] in ("(", "|", "[", "{"):
-            inner = self.group()
+            inner = self.group(axes=name in ("sum", "prod", "mean"))
             raised = self.peek() == ("op", "^")  # the .sum() of log(s).sum() is of log(s)
             if raised and self.power_inside and name not in ("sum", "prod", "mean"):
                 inner = self.powers(inner)
@@ -715,8 +751,17 @@ class _Parser:
         return inner
 
     def call(self, name: str, inner: tuple) -> tuple:
+        if inner[0] == "axes":
+            _, count, inner = inner
+            if name not in ("sum", "prod", "mean"):
+                raise Unreadable(f"“{name}” takes no axis here.")
+            if name == "sum" and inner[:2] != ("call", "flat"):
+                name = {1: "sum over 1", 2: "sum over 2"}.get(count, name)
+        if name == "flat" or inner[:2] == ("call", "flat"):
+            return ("call", name, inner) if name == "flat" else self.call(name, inner[2])
         if name == "slogdet":
             if self.accept("["):
+                self.accept("-")  # the last of two is the second
                 which = self.take()[1]
                 self.expect("]")
             elif self.accept(".") and self.peek() == ("fn", "logabsdet"):
