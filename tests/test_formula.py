@@ -279,6 +279,18 @@ WRONG = [
     ),
     ("conv1x1", r"\begin{aligned}\log|\det W| \\ h w\end{aligned}", "unreadable", "line break"),
     ("conv1x1", "h*w*slogdet(W)[0]", "unreadable", "second"),
+    ("flow", "log|det J_g(z)|", "sign", "inverse"),
+    ("flow", r"\log|\det J_{f^{-1}}(z)|", "sign", "inverse"),
+    ("flow", "log p(z) + log|det ∂f⁻¹(z)/∂z|", "sign", "inverse"),
+    ("flow", r"\log|\det J_{f_i}|", "sum", "one step"),
+    ("flow", "log p(h_0) + log|det dz/dx|", "circular", "p(x)"),
+    ("flow", "log p(h_i) + log|det dz/dx|", "unreadable", "p(x) or p(z)"),
+    ("flow", "log p(x|z) + log|det dz/dx|", "unreadable", "one argument"),
+    ("flow", r"\sum_{i=1}^{c} \log|\det dh_i/dh_{i-1}|", "range", "i = 1 … K"),
+    ("flow", "Σ_{i=1.5}^{K} log|det dh_i/dh_{i-1}|", "range", "i = 1 … K"),
+    ("flow", "Σ_{i=2..K} log|det dh_i/dh_{i-1}|", "range", "first step"),
+    ("actnorm", r"h w \sum_{i=1}^{D/2} \log|s_i|", "range", "c of them"),
+    ("additive_coupling", "Σ_i 1", "sum", "range"),
 ]
 
 HOSTILE = [
@@ -494,6 +506,18 @@ def test_points_are_not_special() -> None:
         ("conv1x1", r"\boxed{h w \log|\det \mathtt{W}|}"),
         ("flow", "log pθ(x) = log pθ(z) + Σᵢ₌₁ᴷ log|det dhᵢ/dhᵢ₋₁|"),
         ("flow", "log|det(𝜕z/𝜕x)|"),
+        ("flow", "-log|det J_g(z)|"),
+        ("flow", r"-\log|\det J_{f^{-1}}(z)|"),
+        ("flow", "log p(z) - log|det ∂f⁻¹(z)/∂z|"),
+        ("flow", "-log|det df^{-1}/dz|"),
+        ("flow", r"\log|\det J_{f_\theta}(x)|"),
+        ("flow", r"\sum_{i=1}^{K} \log|\det J_{f_i}(h_{i-1})|"),
+        ("flow", "log p(h_K) + Σ_{i=1..K} log|det dh_i/dh_{i-1}|"),
+        ("flow", "log p(z = f(x)) + Σ_{i=1,…,K} log|det dh_i/dh_{i-1}|"),
+        ("affine_coupling", r"\sum_{i=1}^{D/2} \log|s_i|"),
+        ("affine_coupling", "Σ_{ijk} ln|s_ijk|"),
+        ("affine_coupling", "log|det ∂y_a/∂x_a| = Σ log|s|"),
+        ("additive_coupling", r"\sum_i \log 1"),
     ],
 )
 def test_habits_of_the_hand_are_read(layer, text):

@@ -14,6 +14,7 @@ import numpy as np
 
 from ._formula_parse import PARTIAL, parse, tokenize
 
+COUNTS = "KNMLT"  # letters for how many maps there are
 STEPS = 3  # the flow at our points is h₀ = x → h₁ → h₂ → h₃ = z
 MAX_SUMS = 3  # one inside the other: each of them takes STEPS times as long
 LAYERS = ("flow", "actnorm", "conv1x1", "lu", "affine_coupling", "additive_coupling")
@@ -189,7 +190,7 @@ class Evaluator:
                 total += sign * value
             elif value in self.bound:
                 total += sign * self.bound[value]
-            elif value in ("K", "N", "M", "L", "T"):
+            elif value in COUNTS:
                 total += sign * STEPS
             else:
                 self.single_step = True
@@ -373,6 +374,8 @@ class Evaluator:
             return value  # an inner sum has taken this index along
         if count is None and len(indices) == 2:
             count = float(sizes["h"] * sizes["w"])  # Σ_ij runs over the pixels
+        if count is None and not value.any():
+            return value  # Σ log 1 is 0, over whatever it runs
         if count is None:
             raise Mistake(
                 "sum", "nothing under your Σ depends on its index: say its range, or write h·w."
@@ -402,14 +405,14 @@ class Evaluator:
         """A bound of a sum over steps, such as 1, K or K−1."""
         if tree[0] == "num":
             value = tree[1]
-        elif tree[0] == "sym":
+        elif tree[0] == "sym" and tree[1] in COUNTS + "nk":
             value = STEPS
         elif tree[0] in ("+", "-"):
             right = self.small(tree[2])
             value = self.small(tree[1]) + (right if tree[0] == "+" else -right)
         else:
             value = -1
-        if not 0 <= value <= STEPS + 1:
+        if not 0 <= value <= STEPS + 1 or value % 1:
             raise Mistake("range", "the sum runs over the steps of the flow, i = 1 … K.")
         return value
 

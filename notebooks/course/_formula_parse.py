@@ -135,6 +135,9 @@ HABITS = tuple(
     (re.compile(pattern, re.IGNORECASE if words else 0), instead)
     for pattern, instead, words in (
         (r"\.{2,3}", " dots ", False),
+        (r"_([ijk]{2,3})(?![^\W\d_])", r"_{\1}", False),  # s_ijk has three indices
+        (r"(?<=[xyst])_(?:\{\s*a\s*\}|a(?![^\W\d_]))", "", False),  # the half that is changed
+        (r"\{\s*D\s*/\s*2\s*\}", "{h w c/2}", False),  # half of all entries
         (
             r"\\(?:begin|end)\s*\{(?:equation|align|aligned|split|gather|gathered|displaymath|math)\*?\}",
             " ",
@@ -168,6 +171,12 @@ HABITS = tuple(
         (rf"(?<![^\W\d_])W\s*{TIMES}\s*H(?![^\W\d_])", " w h ", False),
         (r"(?<=\b[hw]) +x +(?=[hwlsΣ∑\\(])", " * ", True),  # h x w x log|det W|
         (r"\bconv(?:2d|1x1)?\s*\([^()]*\)", " y ", True),  # the paper's conv2D(h; W)
+        # f⁻¹ is g, but J_f⁻¹ is the inverse of J_f.
+        (
+            r"(?<![_\w\\])(d?)f(?:_\{?\s*(?:θ|\\theta)\s*\}?)?\s*\^\s*(?:\{\s*-\s*1\s*\}|-1)",
+            r" \1 g ",
+            False,
+        ),
         # The standard normal N(z; 0, I) is p(z).
         (r"(?<![^\W\d_])N\s*\(\s*z\s*[;|,][^()]*\)", " p(z) ", False),
     )
@@ -638,6 +647,9 @@ class _Parser:
             return ()
         values = []
         while not self.accept(CLOSING[closing]):
+            if self.peek() == ("op", "_"):  # J_{f_i}
+                values += self.index()
+                continue
             kind, value = self.take()
             if kind == "end" or kind == "fn" or (kind == "op" and value not in "+-,:"):
                 raise Unreadable(f"I cannot read this subscript{self._where()}.")
@@ -646,7 +658,7 @@ class _Parser:
         return tuple(values)
 
     def arguments(self) -> list[object]:
-        """The names in (x), (f(x)), (z; 0, I) behind f, p or J; no arithmetic."""
+        """The names and indices in (x), (f(x)), (h_K) behind f, p or J; no arithmetic."""
         if not self.accept("("):
             return []
         names: list[object] = []
@@ -660,7 +672,7 @@ class _Parser:
                 names.append(value)
             elif value == "_":  # a subscript is not an argument
                 self.place -= 1
-                self.index()
+                names.append(self.index())
         return names
 
     def name(self, name: str) -> tuple:
@@ -677,12 +689,14 @@ class _Parser:
                     self.expect("}")
             index = self.index()
             inside = self.arguments() or list(index)
+            if {"x", "z"} <= {*inside} and not {"f", "g"} & {*inside}:
+                raise Unreadable("The density p has one argument here: p(x) or p(z).")
             if "z" in inside or "f" in inside:
                 return ("p", "x" if "g" in inside else "z")
             if "x" in inside:
                 return ("p", "x")
-            if "h" in inside:
-                return ("p", "z" if "K" in inside else "x")
+            if inside[:1] == ["h"] and inside[1:] in ([("K",)], [(0.0,)]):
+                return ("p", "z" if inside[1] == ("K",) else "x")  # the flow's ends
             raise Unreadable("The density p needs its argument: p(x) or p(z).")
         if name in ("f", "g") and self.accept("'"):
             self.arguments()
@@ -692,10 +706,12 @@ class _Parser:
             self.arguments()  # s(x_b): the net's output, by name
             index = index or self.index()
         if name == "J":
-            if index and index[0] in ("f", "x", "z", "θ"):
-                index = ()
+            of, index = (index[0], index[1:]) if index and index[0] in (*"fgxz",) else ("", index)
+            index = () if "θ" in index else index  # J_{f_θ} is the whole flow's, J_{f_i} a step's
             if self.peek() == ("op", "(") and self.peek(1)[1] in VARIABLES:
                 self.arguments()
+            if of == "g":
+                return ("call", "inv", ("sym", name, index))
         return ("sym", name, index)
 
     def function(self, name: str) -> tuple:
@@ -799,6 +815,13 @@ class _Parser:
                     self.accept(",")
                 if self.accept("="):
                     lower = self.sum_of_terms() if closing else self.factor_no_power()
+                    back = self.place
+                    self.accept(",")
+                    if self.accept("dots"):  # i = 1, …, K
+                        self.accept(",")
+                        upper = self.sum_of_terms()
+                    else:
+                        self.place = back
                 if closing:
                     self.expect(CLOSING[closing])
             elif self.accept("^"):
