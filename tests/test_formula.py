@@ -291,6 +291,9 @@ WRONG = [
     ("flow", "Σ_{i=2..K} log|det dh_i/dh_{i-1}|", "range", "first step"),
     ("actnorm", r"h w \sum_{i=1}^{D/2} \log|s_i|", "range", "c of them"),
     ("additive_coupling", "Σ_i 1", "sum", "range"),
+    ("additive_coupling", "Since s = 2, log-det = 0", "equation", "does not hold"),
+    ("additive_coupling", "0, 0", "unreadable", "“,”"),
+    ("flow", r"\log|\det J|,\quad \text{where } J = \frac{dx}{dz}", "equation", "does not hold"),
 ]
 
 HOSTILE = [
@@ -518,6 +521,12 @@ def test_points_are_not_special() -> None:
         ("affine_coupling", "Σ_{ijk} ln|s_ijk|"),
         ("affine_coupling", "log|det ∂y_a/∂x_a| = Σ log|s|"),
         ("additive_coupling", r"\sum_i \log 1"),
+        ("additive_coupling", "Since s = 1, log-det = 0"),
+        ("additive_coupling", "Так как s = 1, логарифм определителя равен 0"),
+        ("additive_coupling", r"s = 1 \;\Rightarrow\; \log|\det J| = 0"),
+        ("flow", r"\log|\det J|,\quad \text{where } J = \frac{dz}{dx}"),
+        ("flow", "Log-determinant — это log|det dz/dx|"),
+        ("flow", "log N(z; 0, 1) + log|det J|"),
     ],
 )
 def test_habits_of_the_hand_are_read(layer, text):

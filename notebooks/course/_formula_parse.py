@@ -103,14 +103,14 @@ VARIABLES = set("xyzhfg")  # what may stand behind a differential d
 MODULES = re.compile(
     r"\b(?:np|numpy|torch|math|linalg|jnp|jax|tf|scipy|F|self)\s*\.\s*(?=[A-Za-z])"
 )
-LABEL = (
-    re.compile(  # "log-det:", "Ответ =", "The log-determinant is": what stands before the formula
-        r"^\s*(?:the |it is |this is |это )*"
-        r"(?:(?:log[-_ ]?(?:abs[-_ ]?)?det(?:erminant)?(?:\s*J)?|answer|ответ|ldj"
-        r"|(?:логарифм (?:модуля )?|лог-?)(?:определителя|определитель|детерминанта?))"
-        r"\s*(?::=|:|={1,2}|—|--|\bis\b|\bравен\b|\bэто\b)|={1,2}|(?:равен|равно|равна)\b)?\s*",
-        re.IGNORECASE,
-    )
+# "log-det:", "Ответ =", "The log-determinant is": what stands before the formula.
+LABEL = re.compile(
+    r"^\s*(?:the |it is |this is |это )*"
+    r"(?:(?:log[-_ ]?(?:abs[-_ ]?)?det(?:erminant)?(?:\s*J)?|answer|ответ|ldj"
+    r"|(?:логарифм (?:модуля )?|лог-?)(?:определителя|определитель|детерминанта?))"
+    r"\s*(?::=|:|={1,2}|\bis\b|\bравен\b|(?:-\s*)?\bэто\b)"
+    r"|={1,2}|(?:равен|равно|равна)\b)?\s*",
+    re.IGNORECASE,
 )
 # Where the formula ends and what is given for it begins, or the other way round.
 BREAK = re.compile(
@@ -292,26 +292,26 @@ def premises_and_formula(text: str) -> tuple[list[str], str]:
     """
     if len(text) > MAX_CHARS:
         return [], text  # tokenize says so
-    text = re.sub(r"\s\(([^()]*=[^()]*)\)\s*$", r", \1", text)  # 0 (s = 1)
-    cuts, depth, start, reason = [], 0, 0, False
-    for match in [*BREAK.finditer(text), None]:
+    plain = re.sub(r"\\q?quad\b|(?<!\\)\\[,;:! ]", " ", UNWRAP.sub(r" \1 ", text))
+    plain = re.sub(r"\s\(([^()]*=[^()]*)\)\s*$", r", \1", plain)  # 0 (s = 1)
+    given: list[str] = []
+    formulas: list[str] = []
+    depth = start = 0
+    reason = False  # behind a "because", to the end; or to the comma where it came first
+    for match in [*BREAK.finditer(plain), None]:
         kind = match.lastgroup if match else "end"
         depth += {"open": 1, "close": -1}.get(kind, 0)
-        if kind in ("open", "close") or depth > 0 and match:
+        if kind in ("open", "close") or match and depth > 0:
             continue
-        end = match.start() if match else len(text)
-        piece = text[start:end].strip(" ,;")
-        start = match.end() if match else end
+        piece = plain[start : match.start() if match else None].strip(" ,;")
+        start = match.end() if match else 0
         if piece:
-            cuts.append((piece, reason))
-        reason = (reason or kind == "reason") and kind != "so"
-    formulas = [piece for piece, given in cuts if not given and not DEFINES.match(piece)]
-    if not formulas:  # "s = 1": all there is
-        return [], text
-    *earlier, formula = formulas
-    if not all("=" in piece for piece in earlier):
-        return [], text  # a list of formulas is none
-    return [piece for piece, _ in cuts if piece is not formula], formula
+            (given if reason or DEFINES.match(piece) else formulas).append(piece)
+        ended = kind == "so" or kind == "comma" and not formulas
+        reason = kind == "reason" or reason and not ended
+    if not formulas or not all("=" in piece for piece in formulas[:-1]):
+        return [], text  # "s = 1" is all there is; a list of formulas is none
+    return given + formulas[:-1], formulas[-1]
 
 
 def tokenize(text: str) -> list[Token]:

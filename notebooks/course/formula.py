@@ -147,7 +147,7 @@ def _check_premise(layer: str, text: str) -> None:
     except Unreadable:
         return  # words
     for left, right in pairwise(parts):
-        _refuse_false(layer, left, right, f"“{text}” does not hold, with the slides' letters.")
+        _refuse_false(layer, left, right, f"“{text[:40]}” does not hold, with the slides' letters.")
 
 
 def _refuse_false(layer: str, left: list, right: list, message: str) -> None:
