@@ -294,6 +294,8 @@ WRONG = [
     ("additive_coupling", "Since s = 2, log-det = 0", "equation", "does not hold"),
     ("additive_coupling", "0, 0", "unreadable", "“,”"),
     ("flow", r"\log|\det J|,\quad \text{where } J = \frac{dx}{dz}", "equation", "does not hold"),
+    ("actnorm", "h w sum(log|s|), s = diag(J)", "equation", "does not hold"),
+    ("additive_coupling", "s = 1, t = 0", "equation", "not equal"),
 ]
 
 HOSTILE = [
@@ -307,7 +309,7 @@ HOSTILE = [
     "\\log_{3} 2", "h.__class__", "s[0:1:2]", "p", "p(", "d", "d/d", "dz/", "dh/dx", "²", "½½", "^",
     "_", "\ud800", "٣", "# h w log|det W|", "^T", "W^T^T^T", "log|det W|·" * 60, "∑" * 200,
     "Σ_i Σ_j Σ_k Σ_n Σ_y Σ_b Σ_t Σ_c Σ_s log|det J_i J_j J_k J_n J_y J_b J_t J_c J_s|",
-    "Σ_i " * 20 + "log|det J_i|",
+    "Σ_i " * 20 + "log|det J_i|", "Σ_i h " * 28 + "s_i",
 ]  # fmt: skip
 
 
@@ -527,6 +529,8 @@ def test_points_are_not_special() -> None:
         ("flow", r"\log|\det J|,\quad \text{where } J = \frac{dz}{dx}"),
         ("flow", "Log-determinant — это log|det dz/dx|"),
         ("flow", "log N(z; 0, 1) + log|det J|"),
+        ("actnorm", "D = h w sum(log|s|), where s is the scale"),
+        ("flow", r"\boxed{\log|\det\frac{dz}{dx}|}"),
     ],
 )
 def test_habits_of_the_hand_are_read(layer, text):

@@ -134,9 +134,14 @@ class Evaluator:
         self.point = point
         self.bound: dict[str, float] = {}  # index names of the sums we are inside
         self.single_step = False  # dh_i/dh_{i−1} stood outside any sum
+        self.worked_out: dict[tuple, np.ndarray] = {}
 
     def __call__(self, tree: tuple) -> np.ndarray:
-        return getattr(self, NODES[tree[0]])(*tree[1:])
+        if self.layer == "flow":
+            return getattr(self, NODES[tree[0]])(*tree[1:])
+        if tree not in self.worked_out:  # outside the flow no index has a value: once is enough
+            self.worked_out[tree] = getattr(self, NODES[tree[0]])(*tree[1:])
+        return self.worked_out[tree]
 
     def num(self, value: float) -> np.ndarray:
         return np.array(value)

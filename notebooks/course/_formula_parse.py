@@ -66,7 +66,7 @@ LATEX = {
 SILENT = set(
     "left right big Big bigl bigr Bigl Bigr bigg Bigg biggl biggr Biggl Biggr quad qquad limits "
     "nolimits displaystyle textstyle mathrm mathbf mathit bf rm boldsymbol bm operatorname "
-    "mathcal space".split()
+    "mathcal boxed space".split()
 )
 
 # Words a student may use, and the one name each of them has in the tree.
@@ -295,6 +295,7 @@ def premises_and_formula(text: str) -> tuple[list[str], str]:
     plain = re.sub(r"\\q?quad\b|(?<!\\)\\[,;:! ]", " ", UNWRAP.sub(r" \1 ", text))
     plain = re.sub(r"\s\(([^()]*=[^()]*)\)\s*$", r", \1", plain)  # 0 (s = 1)
     given: list[str] = []
+    stated: list[str] = []
     formulas: list[str] = []
     depth = start = 0
     reason = False  # behind a "because", to the end; or to the comma where it came first
@@ -306,12 +307,14 @@ def premises_and_formula(text: str) -> tuple[list[str], str]:
         piece = plain[start : match.start() if match else None].strip(" ,;")
         start = match.end() if match else 0
         if piece:
-            (given if reason or DEFINES.match(piece) else formulas).append(piece)
+            (given if reason else stated if DEFINES.match(piece) else formulas).append(piece)
         ended = kind == "so" or kind == "comma" and not formulas
         reason = kind == "reason" or reason and not ended
+    if not formulas:  # "D = h w log|det W|, where …"
+        formulas, stated = stated[-1:], stated[:-1]
     if not formulas or not all("=" in piece for piece in formulas[:-1]):
-        return [], text  # "s = 1" is all there is; a list of formulas is none
-    return given + formulas[:-1], formulas[-1]
+        return [], text  # a list of formulas is none
+    return given + stated + formulas[:-1], formulas[-1]
 
 
 def tokenize(text: str) -> list[Token]:

@@ -165,7 +165,7 @@ def _refuse_false(layer: str, left: list, right: list, message: str) -> None:
             return
         raise Mistake("equation", f"left of your “=”: {mistake}") from None
     for x, y in zip(ours, theirs, strict=True):
-        comparable = x.shape == y.shape or max(x.ndim, y.ndim) < 2  # s = 1: for every channel
+        comparable = x.shape == y.shape or x.ndim + y.ndim == 1  # s = 1: for every channel
         if not (comparable and np.allclose(x, y, rtol=1e-9, atol=1e-9, equal_nan=True)):
             raise Mistake("equation", message)
 
