@@ -15,7 +15,8 @@ from reference.network import Network, as_network, conv2d, run
 
 
 class Split:
-    """Whiten the second half of the channels given the first (slide "Split"; Glow §3.6).
+    """Whiten the second half of the channels given the first (slide "Split"; RealNVP §3.6; Glow
+    fig. 2b).
 
     forward:  h, z = halves(x);  (μ, log σ) = prior(h);  ε = (z − μ) / σ;  y = concat(h, ε)
     inverse:  z = μ(h) + σ(h) ⊙ ε;  x = concat(h, z)
