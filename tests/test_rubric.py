@@ -112,6 +112,30 @@ def test_every_concept_is_in_exactly_one_list(text: str, question: str) -> None:
         ("2", "The neural net never has to be inverted."),
         ("3", "U isn't lower triangular, it is upper triangular."),
         ("3", "They take a decomposition by LU rather than the SVD."),
+        # What is set aside in favour of something else, and what would be, were it not so.
+        ("3", "Стоит O(c), а не O(c^3)."),
+        ("3", "Определитель считается за O(c), а не за O(c³)."),
+        ("1", "Берётся модуль, а не сам определитель."),
+        ("3", "There is no need to invert a full matrix: two triangular systems are solved."),
+        ("3", "Не нужно обращать W целиком: решаются две треугольные системы."),
+        ("3", "The slide says U is lower triangular, but it is upper triangular."),
+        ("3", "На слайде U — нижнетреугольная, но на самом деле она верхнетреугольная."),
+        ("1", "Вращение не меняет объёма."),
+        (
+            "1",
+            "Without the absolute value the log of a negative determinant would be undefined.",
+        ),
+        (
+            "1",
+            "A density is not invariant under a change of variables; log|det dz/dx| corrects it.",
+        ),
+        ("1", "Без этой поправки плотность не интегрировалась бы в единицу."),
+        ("1", "The log-determinant is not the determinant itself, it is the log of its modulus."),
+        ("2", "The convolution does not mix neighbouring pixels, only channels, with a learned W."),
+        ("2", "Свёртка не смешивает соседние пиксели, только каналы, обучаемой матрицей."),
+        ("2", "There is no need to invert the network."),
+        ("3", "P stays fixed while L and U are learned."),
+        ("3", "Everything except P is learned."),
     ],
 )
 def test_a_denied_opposite_is_no_contradiction(question, text):
@@ -132,6 +156,14 @@ def test_a_denied_opposite_is_no_contradiction(question, text):
         ("3", "W не раскладывается в LU.", "LU factorisation"),
         ("3", "They do it with a QR decomposition.", "LU factorisation"),
         ("3", "They factorise W with the SVD.", "LU factorisation"),
+        ("3", "P is not fixed but learned.", "P is fixed"),
+        ("3", "P обучается, а не фиксирована.", "P is fixed"),
+        ("3", "As on the slide, U is lower triangular.", "triangular factors"),
+        (
+            "1",
+            "Even without the absolute value the log-determinant would be fine.",
+            "absolute value",
+        ),
         (
             "3",
             "It takes O(c^3) with the LU form and O(c) without it.",
@@ -166,6 +198,10 @@ def test_the_opposite_itself_still_is_one(question, text, concept):
         ("2", "y1 = x1, y2 = x2 * exp(s(x1)) + t(x1)", "coupling: one half"),
         ("2", "One half stays the same.", "coupling: one half"),
         ("2", "y_a = s*x_a + t; y_b = s*x_b + t", ""),
+        ("3", "Стоит O(c), а не O(c^3).", "cost"),
+        ("3", "The slide says U is lower triangular, but it is upper triangular.", "triangular"),
+        ("3", "The deck says that U is lower triangular, which is a slip.", ""),
+        ("3", "It costs O(c^3), not O(c).", ""),  # neither: what is set aside is not stated
         ("3", "W is kept as P·L·(U + diag(s)).", "LU"),
         ("3", "Раскладывают W на множители P, L и U.", "LU"),
         ("3", "LU: P: L: U: triangular: fixed:", ""),

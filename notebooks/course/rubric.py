@@ -93,7 +93,10 @@ LOWER, UPPER = r"lower|нижн", r"upper|верхн"
 TRACE = r"не (?:равен )?след[^,.]*|not (?:equal )?(?:to )?(?:the )?trace[^,.]*"
 # Of these it is true that they keep volume; of a map in general it is not.
 KEEPS = r"additive|nice|permut|shift|orthogonal|rotation|\b0 means|\bif\b"
-KEEPS += r"|аддитив|перестанов|сдвиг|ортогональ|если"
+KEEPS += r"|аддитив|перестанов|сдвиг|ортогональ|вращен|поворот|если"
+CUBIC = r"o\s*\(\s*[cnс]\s*(?:\^|\*\*)?\s*[3³]\s*\)"
+LINEAR = r"o\s*\(\s*[cnс]\s*\)"
+NO_NEED = r"(?:no need|(?:not|n['’]t) (?:need|have)|need not|не (?:нужно|надо|требуется|приходится))(?: to\b)?"
 NOT = r"(?:not|n't|never|не)\s+(?:\w+\s+){0,2}"
 
 CONCEPTS: dict[str, tuple[Concept, ...]] = {
@@ -108,14 +111,16 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "absolute value",
             (r"absolute|modul|модул|абсолютн|\|\s*det|\babs\b", DETERMINANT),
             (r"(?:sign|знак) (?:of the determinant |определителя )?(?:matters|is kept|важен|сохраня)",),
-            benign=TRACE + r"|(?:not|n['’]t|не) (?:care|matter|depend|важ|завис)\w*(?: (?:about|on|от))?(?: (?:the )?(?:sign|знак)\w*)?",
+            benign=TRACE + r"|(?:\bnot|\bне)(?: the| сам\w*)? (?:determinant|определител\w*)(?: itself)?"
+            r"|(?:not|n['’]t|не) (?:care|matter|depend|важ|завис)\w*(?: (?:about|on|от))?(?: (?:the )?(?:sign|знак)\w*)?",
         ),
         Concept(
             "change of volume",
             (r"volum|объ[её]м|densit|плотност|\bspace\b|пространств|log p\w*\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|preserv|keeps|меня|измен|сохраня|растя|сжи|сжат|поправ|log p\w*\s*\((?:z\)|f)"),
             # A layer that keeps volume is no contradiction; to say so of every map is one.
             (rf"^(?!.*(?:{KEEPS})).*(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",),
-            benign=rf"(?:{KEEPS})[^.]*(?:not|n['’]t|не) (?:chang|меня|измен)\w*",
+            benign=rf"(?:{KEEPS})[^.]*(?:not|n['’]t|не) (?:chang|меня|измен)\w*"
+            r"|(?:not|n['’]t|не) (?:invariant|constant|(?:be )?(?:preserv|kept)|the same|инвариант|сохраня|постоян)\w*",
         ),
         Concept(
             "sum over steps",
@@ -184,9 +189,10 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "P is fixed",
             (r"\bp\b|permutation|перестанов", r"fix|not (?:train|learn|optimi|chang)|constant|frozen|фиксир|не обуча|не меня|постоян|заморож"),
             (
-                r"\bp\b[^.,;]*\b(?:is|are) (?:also )?(?:learn|train|optimi)",
+                r"\bp\b(?:(?!fix|const|froz|while|but)[^.,;])*\b(?:is|are) (?:also )?(?:learn|train|optimi)",
                 r"permutation (?:matrix )?(?:p )?is (?:also )?(?:learn|train|optimi)",
                 r"(?:shuffle|permutation) is (?:learn|train)",
+                r"\bp\b[^.,;]{0,20}(?:not|n['’]t|не) (?:fix|constant|frozen|фиксир|постоян|заморож)\w*(?! at| by)",
                 r"(?:\bp\b|перестанов\w+)(?: тоже| также)? обуча",
             ),
             benign=r"(?:is |are )?(?:not|never) (?:\w+ )?(?:train|learn|optimi|chang)\w*|не (?:обуча|меня)\w*|not fixed at random",
@@ -204,24 +210,24 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "log-determinant from s",
             (DETERMINANT, r"\bs\b|log\s*\|s\||diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
-            benign=r"(?:no need|(?:not|n['’]t) (?:need|have)|need not)(?: to)?(?: comput\w*)?|не (?:нужно|надо|требуется|приходится)(?: (?:счита|вычисл)\w*)?"
+            benign=NO_NEED + r"(?: (?:comput|счита|вычисл)\w*)?"
             r"|(?:without|no|never|без)(?: comput\w*| вычислени\w*)?(?: the| any| a)? (?:determinant|определител)\w*",
         ),
         Concept(
             "cost falls from O(c³) to O(c)",
-            (r"o\s*\(\s*[cnс]\s*(?:\^|\*\*)?\s*[3³]\s*\)|cubic|кубическ", r"o\s*\(\s*[cnс]\s*\)|linear|линейн"),
+            (rf"{CUBIC}|cubic|кубическ", rf"{LINEAR}|linear|линейн"),
             (
-                r"(?:from|с|от) o\s*\([cс]\) (?:to|до|к) o\s*\([cс]\s*\^?[3³]",
-                r"without (?:the )?lu[^.,]*o\s*\([cс]\)",
-                r"o\s*\([cс]\s*\^?[3³]\s*\) (?:with|by|с) (?:the |an )?lu",
-                r"o\s*\([cс]\)\s*without (?:the )?lu",
-                r"без lu[^.,]*o\s*\([cс]\)",
+                rf"{LINEAR} (?:to|до|к) {CUBIC}",
+                rf"(?:without (?:the )?|без )lu[^.,]*{LINEAR}",
+                rf"{CUBIC} (?:with|by|с) (?:the |an )?lu",
+                rf"{LINEAR}\s*(?:without (?:the )?|без )lu",
             ),
+            benign=rf"(?:\bnot|n['’]t|\bне) (?:\w+ ){{0,3}}{CUBIC}",
         ),
         Concept(
             "inverse by triangular solves",
             (TRIANGULAR + r"|substitution|подстанов", r"solv|substitution|реш|подстанов", r"inver|solv|обра[тщ]|систем"),
-            benign=r"(?:never|not|without|no)(?: be)?(?: matrix)? inver\w*|не обращ\w*|без обращен\w*",
+            benign=rf"(?:{NO_NEED}|never|not|without|no|не)(?: be)?(?: matrix)? (?:inver|обращ)\w*|без обращен\w*",
         ),
     ),
 }  # fmt: skip
@@ -247,17 +253,27 @@ NEGATION = re.compile(
 )
 # Negations that deny nothing about the layers.
 HARMLESS = re.compile(
-    r"(?:\bnot\b|n['’]t\b)(?=[^.]*\bbut\b)|\bне\b(?=[^.]*\bа\b)|\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
-    r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bnot (?:the )?o\(c",
+    r"\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
+    r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bno other\b",
     re.IGNORECASE,
 )
+# "Without the absolute value it would be undefined" praises what is absent; "even without" does not.
+WOULD = re.compile(r"(?<!even )\bwithout\b[^.;]*\bwould\b|(?<!даже )\bбез\b[^.;]*\bбы\b")
+# What is set aside in "not X but Y", "not X, it is Y", "Y, not X", "не X, а Y", "Y, а не X": only Y
+# is claimed, and of X nothing is denied that was asked for.
+CONTRAST = re.compile(
+    r"(?:\bnot|n['’]t|\bне)\s[^.;:]{1,80}?(?=,? but\b|, (?:it|this|only|а|это|он[аои]?|только|лишь)\b)"
+    r"|(?:,|\bbut|\bа|\bно)\s+(?:not|не)\s[^,.;:(]{1,80}"
+)
+# What the slide says is not what the writer says ("the slide calls U lower triangular, but …").
+QUOTED = re.compile(r"[^,.;]*\b(?:slides?|deck|слайд\w*)\b.*?(?=,|\.|;|\b(?:but|yet|но|хотя)\b|$)")
 FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 WRAPPED = re.compile(r"\\(?:mathbf|mathrm|boldsymbol|bm|text|vec|operatorname)\s*\{([^{}]*)\}")
 LATEX = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)\b|\\(?=[a-zA-Z])|[${}]")
 SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|;")
 # What turns an opposite round: "instead of a QR decomposition", "не равен следу".
 REVERSED = re.compile(
-    r"(?:\bnot|n['’]t|\bnever|\binstead of|\brather than|\bunlike|\bне|\bвместо|\bв отличие от)\s+(?:\w+\s+){0,2}$"
+    r"(?:\bnot?|n['’]t|\bnever|\bwithout|\bexcept|\ball but|\binstead of|\brather than|\bunlike|\bне|\bнет|\bбез|\bкроме|\bвместо|\bв отличие от)\s+(?:\w+\s+){0,2}$"
 )
 NEAR = 30  # characters before a matched word in which a negation denies it
 
@@ -295,15 +311,25 @@ def _contradicts(pattern: str, sentence: str) -> bool:
     return not (REVERSED.search(sentence[: found.start()]) or NEGATION.search(found[0]))
 
 
+def _blank(pattern: str | re.Pattern, sentence: str) -> str:
+    return re.sub(pattern, lambda m: " " * len(m[0]), sentence)
+
+
 def _matches(concept: Concept, sentence: str) -> str:
     """ "said", "denied" or "" for one concept in one lower-case sentence."""
-    spots = [[m.start() for m in re.finditer(need, sentence)] for need in concept.needs]
     if any(_contradicts(pattern, sentence) for pattern in concept.against):
-        return "denied"
+        rest = _blank(QUOTED, sentence)
+        return "denied" if rest == sentence else _matches(concept, rest)
+    bare = _blank(concept.benign, _blank(HARMLESS, sentence))
+    if WOULD.search(sentence):
+        bare = _blank(NEGATION, bare)
+    for aside in CONTRAST.finditer(bare):
+        start, end = aside.span()
+        sentence = sentence[:start] + " " * (end - start) + sentence[end:]
+    bare = _blank(CONTRAST, bare)
+    spots = [[m.start() for m in re.finditer(need, sentence)] for need in concept.needs]
     if not all(spots):
         return ""
-    bare = HARMLESS.sub(lambda m: " " * len(m[0]), sentence)
-    bare = re.sub(concept.benign, lambda m: " " * len(m[0]), bare)
     for denial in NEGATION.finditer(bare):
         after = re.split(r"[,:(]", bare[denial.end() :])[0]
         reach = denial.end() + min(NEAR, len(after))
