@@ -183,6 +183,20 @@ def test_the_opposite_itself_still_is_one(question, text, concept):
             r"\log\left|\det\frac{\partial\mathbf{z}}{\partial\mathbf{x}}\right|",
             "log, absolute",
         ),
+        ("1", r"\log\left|\det\frac{\partial z}{\partial x}\right|", "log, absolute"),
+        (  # the deck's own formula
+            "1",
+            r"$$\log p_\theta(x) = \log p_\theta(z) + "
+            r"\sum_{i=1}^{K}\log\left|\det\left(\frac{dh_i}{dh_{i-1}}\right)\right|$$",
+            "log, absolute, change, sum",
+        ),
+        (
+            "1",
+            r"\log p_{\mathbf X}(\mathbf x) = \log p_Z(f_\theta(x)) + \log\lvert\det J\rvert",
+            "absolute, change",
+        ),
+        ("1", r"\log\lvert\det\tfrac{\mathrm d z}{\mathrm d x}\rvert", "log, absolute"),
+        ("1", "log(abs(det(dz/dx)))", "log, absolute"),
         ("1", "log|det(∂f/∂x)|", "log, absolute"),  # the formula alone is what was asked for
         ("1", "Log of the absolute determinant of the Jacobian.", "log, absolute"),
         ("1", "Логарифм определителя матрицы Якоби, взятого по модулю.", "log, absolute"),

@@ -235,7 +235,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
 # What makes words a statement. Stems, English and Russian; "=", a colon, a dash with spaces and
 # "the logarithm of …" by itself count.
 RELATION = re.compile(
-    r"=|≈|→|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\blog\w* of\b|\|\s*det"
+    r"=|≈|→|\babs\s*\(|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\blog\w* of\b|\|\s*det"
     r"|логарифм\w* (?:модул[яей]|определител[яей]|детерминант[аов]|абсолютн)"
     r"|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
     r"|gives?|uses?|takes?|makes?|passes|stays?|becomes?|equals?|says?|measures?|tells?|goes"
@@ -267,9 +267,18 @@ CONTRAST = re.compile(
 )
 # What the slide says is not what the writer says ("the slide calls U lower triangular, but …").
 QUOTED = re.compile(r"[^,.;]*\b(?:slides?|deck|слайд\w*)\b.*?(?=,|\.|;|\b(?:but|yet|но|хотя)\b|$)")
-FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+# A formula in LaTeX as in the deck: \frac{dh_i}{dh_{i-1}}, p_\theta(x), \lvert\det J\rvert.
+BRACED = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+FRACTION = re.compile(rf"\\[dt]?frac\s*{BRACED}\s*{BRACED}")
+BARS = re.compile(r"\\(?:[lr]?vert|mid)\b")
 WRAPPED = re.compile(r"\\(?:mathbf|mathrm|boldsymbol|bm|text|vec|operatorname)\s*\{([^{}]*)\}")
-LATEX = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)\b|\\(?=[a-zA-Z])|[${}]")
+LATEX = re.compile(
+    r"\\(?:left|right|[bB]igg?[lr]?|math(?:bf|rm)|boldsymbol|bm)\b|\\(?=[a-zA-Z])|[${}]"
+)
+SUBSCRIPT = re.compile(r"(?<=[pf])(?:_\s*(?:theta|θ|[xz](?=\s*\())|θ)\s*", re.IGNORECASE)  # p_θ: p
+TIGHT = re.compile(
+    r"(?<=[(∂])\s{1,9}|\s{1,9}(?=\))|(?<=\bd)\s{1,9}(?=[xyzfh]\b)"
+)  # "d z", of \mathrm d z
 SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|;")
 # What turns an opposite round: "instead of a QR decomposition", "не равен следу".
 REVERSED = re.compile(
@@ -351,8 +360,9 @@ def reflect(question: str, text: str) -> Reflection:
         raise TypeError(f"text: got {type(text).__name__}; accepted is a str")
     found, denied, listed = set(), set(), set()
     plain = text[:MAX_CHARS].replace("\\partial", "∂").replace("Σ", "∑")  # small, Σ is σ
-    for pattern, instead in ((WRAPPED, r"\1"), (FRACTION, r" \1/\2 "), (LATEX, " ")):
-        plain = pattern.sub(instead, plain)
+    plain = WRAPPED.sub(r"\1", plain)
+    plain = LATEX.sub(" ", BARS.sub("|", FRACTION.sub(r" \1/\2 ", plain)))
+    plain = TIGHT.sub("", SUBSCRIPT.sub("", plain))
     # One long line is cut as well, so that no pattern runs over more than a paragraph.
     sentences = [s[:1000] for s in SENTENCE.split(plain.lower()) if s.strip()]
     for sentence in sentences:
