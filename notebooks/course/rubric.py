@@ -73,12 +73,14 @@ class Concept:
     """``needs``: every pattern in one sentence; ``against``: patterns that contradict it.
 
     ``benign`` are negations that belong to the concept, such as "P is not trained".
+    ``core`` is what is denied with it when it "is not needed".
     """
 
     name: str
     needs: tuple[str, ...]
     against: tuple[str, ...] = ()
     benign: str = r"$^"
+    core: str = r"$^"
 
 
 # Word groups, English | Russian stems.
@@ -89,6 +91,7 @@ KEPT = r"y_?(?P<half>[ab12])\s*=\s*x_?(?P=half)(?!\s*[*+⊙·\w])"
 NETWORK = r"\bnet\b|network|\bnn\b|\bсет[ьи]\b|нейросет"
 DETERMINANT = r"determinant|\bdet\b|log-?det|определител|детерминант|якобиан"  # якобиан: det J
 TRIANGULAR = r"triangular|треугольн"
+DIAGONAL = r"(?<!off-)(?<!off )(?<!off the )diag|(?<!вне)(?<!вне )диагонал"
 LOWER, UPPER = r"lower|нижн", r"upper|верхн"
 TRACE = r"не (?:равен )?след[^,.]*|not (?:equal )?(?:to )?(?:the )?trace[^,.]*"
 # Of these it is true that they keep volume; of a map in general it is not.
@@ -111,6 +114,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "absolute value",
             (r"absolute|modul|модул|абсолютн|\|\s*det|\babs\b", DETERMINANT),
             (r"(?:sign|знак) (?:of the determinant |определителя )?(?:matters|is kept|важен|сохраня)",),
+            core=r"absolut|modul|модул|абсолютн",
             benign=TRACE + r"|(?:\bnot|\bне)(?: the| сам\w*)? (?:determinant|определител\w*)(?: itself)?"
             r"|(?:not|n['’]t|не) (?:care|matter|depend|важ|завис)\w*(?: (?:about|on|от))?(?: (?:the )?(?:sign|знак)\w*)?",
         ),
@@ -129,8 +133,9 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "triangular Jacobian",
-            (TRIANGULAR, r"diag|диагонал"),
+            (TRIANGULAR, DIAGONAL),
             (r"(?:whole|full|entire|all of the|вс[яей]+|полн\w+) (?:triangular )?(?:matrix|матриц\w+) (?:is )?(?:needed|нужн)",),
+            core=DIAGONAL,
         ),
     ),
     "2": (
@@ -167,13 +172,13 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "coupling: inverse without inverting the network",
-            (r"without|no need|need(?:s)? not|never|does(?:n't| not)|not (?:be|have)|без|не нужно|не требу|не надо|не обяза|не обращ", r"invert|inver|обра[тщ]", NETWORK),
+            (r"without|no need|need(?:s)? not|never|does(?:n't| not)|not (?:be|have|need|requir)|без|нет необходимости|не (?:нуж|требу|надо|приход|обращ)|не ?обяза|arbitrar[^.;]*non-?invert|(?:may|can) be non-?invert|мо(?:жет|гут) быть необрат", r"invert|inver|обра[тщ]", NETWORK),
             (
                 rf"(?:{NETWORK})[^.]*(?:must|(?<!not )(?<!never )has to|(?<!not )(?<!never )have to|needs to|should) be (?:inver|biject)",
                 r"сеть[^.]*(?<!не )(?<!не обязательно )(?:должна|обязана) быть обратим",
                 r"(?:requires|need to|needs) inver\w+ (?:of )?the (?:neural )?net",
             ),
-            benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|not (?:be|have)|без|не нужно|не требу\w*|не надо|не обяза\w*|(?:никогда )?не обращ\w*",
+            benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|(?:(?:is|are) )?not (?:be|have|need|requir)\w*|без|нет необходимости|не (?:нуж|требу|приход)\w*|не надо|не обяза\w*|(?:никогда )?не обращ\w*",
         ),
     ),
     "3": (
@@ -184,6 +189,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
                 r"(?:qr|svd|cholesky)[- ](?:decompos|factor|разлож)",
                 r"^(?!.*\blu\b).*(?:factor|decompos|разлож|расклад)\w*[^.,;]*\b(?:qr|svd|cholesky)\b",
             ),
+            core=r"\bp?lu\b",
         ),
         Concept(
             "P is fixed",
@@ -211,6 +217,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "log-determinant from s",
             (DETERMINANT, r"\bs\b|log\s*\|s\||diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
             benign=NO_NEED + r"(?: (?:comput|счита|вычисл)\w*)?"
+            r"|(?:determinant|определител)\w*(?: of w| w)? (?:is not|isn['’]t|не) (?:need|нуж|треб)\w*"
             r"|(?:without|no|never|без)(?: comput\w*| вычислени\w*)?(?: the| any| a)? (?:determinant|определител)\w*",
         ),
         Concept(
@@ -253,7 +260,8 @@ NEGATION = re.compile(
 )
 # Negations that deny nothing about the layers.
 HARMLESS = re.compile(
-    r"\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
+    r"\b(?:sign|знак)\b[^,.;]*?(?:not|n['’]t|не) (?:matter|need|нуж|важ)\w*"
+    r"|\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
     r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bno other\b",
     re.IGNORECASE,
 )
@@ -264,6 +272,12 @@ WOULD = re.compile(r"(?<!even )\bwithout\b[^.;]*\bwould\b|(?<!даже )\bбез
 CONTRAST = re.compile(
     r"(?:\bnot|n['’]t|\bне)\s[^.;:]{1,80}?(?=,? but\b|, (?:it|this|only|а|это|он[аои]?|только|лишь)\b)"
     r"|(?:,|\bbut|\bа|\bно)\s+(?:not|не)\s[^,.;:(]{1,80}"
+)
+# A denial behind its subject: "the modulus is not needed", "модуль брать не нужно".
+REFUSED = re.compile(
+    r"(?:(?:\b(?:is|are|was|were) (?:not|never)|\b(?:is|are|was|were)n['’]t) (?:used|needed|required|taken|necessary)|\bunnecessary"
+    r"|\b(?:do|does)(?: not|n['’]t) matter|\bне (?:использу|применя|нуж[енн]|треб|важ|бер[уё])\w*)"
+    r"(?!,? (?:only|but|только|а)\b)"
 )
 # What the slide says is not what the writer says ("the slide calls U lower triangular, but …").
 QUOTED = re.compile(r"[^,.;]*\b(?:slides?|deck|слайд\w*)\b.*?(?=,|\.|;|\b(?:but|yet|но|хотя)\b|$)")
@@ -332,6 +346,12 @@ def _matches(concept: Concept, sentence: str) -> str:
     bare = _blank(concept.benign, _blank(HARMLESS, sentence))
     if WOULD.search(sentence):
         bare = _blank(NEGATION, bare)
+    for denial in REFUSED.finditer(bare):
+        subject = re.split(r"[,:;(]", sentence[max(0, denial.start() - 2 * NEAR) : denial.start()])[
+            -1
+        ]
+        if re.search(rf"(?:{concept.core})\w*(?:\W+\w+){{0,4}}\W*$", subject):
+            return "denied" if all(re.search(need, sentence) for need in concept.needs) else ""
     for aside in CONTRAST.finditer(bare):
         start, end = aside.span()
         sentence = sentence[:start] + " " * (end - start) + sentence[end:]
