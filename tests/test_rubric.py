@@ -189,6 +189,22 @@ def test_the_opposite_itself_still_is_one(question, text, concept):
 
 
 @pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("1", "Логарифм модуля определителя якобиана, мера изменения объёма."),
+        ("3", "W = PL(U+diag(s)), log|det W| = sum(log|s|), O(c) вместо O(c^3)."),
+        (
+            "2",
+            "Нейросеть даёт масштаб и сдвиг, первая половина копируется, обращать сеть не нужно.",
+        ),
+    ],
+)
+def test_terse_prose_is_no_list(question: str, text: str) -> None:
+    result = reflect(question, text)
+    assert len(result.found) == 3 and "list of keywords" not in result.message
+
+
+@pytest.mark.parametrize(
     ("question", "text", "concepts"),
     [
         (

@@ -241,10 +241,13 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
 
 # What makes words a statement. Stems, English and Russian; "=", a colon, a dash with spaces and
 # "the logarithm of …" by itself count.
+DEFINITION = re.compile(
+    r"\blog\w* of\b|логарифм\w* (?:модул[яей]|определител[яей]|детерминант[аов]|абсолютн)",
+    re.IGNORECASE,
+)
 RELATION = re.compile(
-    r"=|≈|→|\babs\s*\(|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\blog\w* of\b|\|\s*det"
-    r"|логарифм\w* (?:модул[яей]|определител[яей]|детерминант[аов]|абсолютн)"
-    r"|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
+    r"=|≈|→|\babs\s*\(|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\|\s*det"
+    rf"|{DEFINITION.pattern}|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
     r"|gives?|uses?|takes?|makes?|passes|stays?|becomes?|equals?|says?|measures?|tells?|goes"
     r"|(?:re)?writ\w+|solv(?:e|es|ing)|computes?|predicts?|scal(?:es|ed)|shifts|multipl(?:y|ies)"
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
@@ -252,8 +255,15 @@ RELATION = re.compile(
     r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
     r"|\bэто\b|\bне\b|\b(?:ниж|верх)?н?е?треугольн(?:ая|ые)\b|\b\w{2,30}(?:[её]т|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
     r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|есть|остаётся|остается)\b"
-    r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или|ем|им)\b",
+    r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или)\b"
+    r"|\b(?!объ[её]м|систем|этим|всем|другим|своим|таким|одним)\w{2,30}(?:ем|им)\b",  # "решаем", no noun
     re.IGNORECASE,
+)
+# The small words of prose; a row of keywords has next to none.
+SMALL = re.compile(
+    r"\b(?:an?|the|of|is|are|it|its|that|which|and|or|to|by|in|on|with|for|as|at|so|we|they|this|than"
+    r"|from|into|per|each|every|only|not|instead|и|или|в|во|на|по|с|со|это|не|что|а|для|к|от|до|как|то"
+    r"|из|за|у|при|его|её|их|так|чтобы|тогда|поэтому|где|только|вместо|каждый|каждого|каждом)\b"
 )
 NEGATION = re.compile(
     r"\b(?:not|no|never|without|cannot|nor|neither|не|нет|без|никогда|ни)\b|n['’]t\b", re.IGNORECASE
@@ -384,11 +394,12 @@ def reflect(question: str, text: str) -> Reflection:
     plain = LATEX.sub(" ", BARS.sub("|", FRACTION.sub(r" \1/\2 ", plain)))
     plain = TIGHT.sub("", SUBSCRIPT.sub("", plain))
     # One long line is cut as well, so that no pattern runs over more than a paragraph.
-    sentences = [s[:1000] for s in SENTENCE.split(plain.lower()) if s.strip()]
+    sentences = [s[:1000] for s in SENTENCE.split(plain.lower()) if re.search(r"\w", s)]
     for sentence in sentences:
-        stated = RELATION.search(sentence) is not None and not _is_list(sentence)
-        for concept in CONCEPTS[question]:
-            verdict = _matches(concept, sentence)
+        verdicts = [(concept, _matches(concept, sentence)) for concept in CONCEPTS[question]]
+        soup = sum(verdict == "said" for _, verdict in verdicts) >= 3 and _is_soup(sentence)
+        stated = RELATION.search(sentence) is not None and not soup and not _is_list(sentence)
+        for concept, verdict in verdicts:
             if verdict and not stated:
                 listed.add(concept.name)
             elif verdict == "said":
@@ -414,6 +425,15 @@ def _is_list(sentence: str) -> bool:
     parts = sentence.split(",")
     joined = sum(RELATION.search(part) is not None for part in parts)
     return joined == 0 or (len(parts) >= 4 and joined <= len(parts) / 3)
+
+
+def _is_soup(sentence: str) -> bool:
+    """Keywords without commas: many different words, hardly a small one, a verb or an "="."""
+    words = re.findall(r"[^\W\d_]{2,}", sentence)
+    joints = re.findall("=", sentence) + list({m[0] for m in RELATION.finditer(sentence)} - {"="})
+    joints += [small for small in SMALL.findall(sentence) if small not in joints]
+    many = len({word for word in words if len(word) >= 3}) >= 5
+    return many and len(joints) <= max(2, len(words) / 6) and not DEFINITION.search(sentence)
 
 
 def _message(text, found, missing, contradictory, salad, model) -> str:
