@@ -87,6 +87,7 @@ class Concept:
 ACTNORM = r"act-?norm|актнорм|activation normali|активационн\w+ нормализ|нормализаци\w+ активац"
 CONV = r"1\s*[x×х*]\s*1|один на один|convolution|св[её]ртк"
 COUPLING = r"coupling|каплинг|связыва|сцеплен|half|halves|половин"
+CHANGED = r"transform|chang|scal|меня|преобраз|масштаб"
 KEPT = r"y_?(?P<half>[ab12])\s*=\s*x_?(?P=half)(?!\s*[*+⊙·\w])"
 NETWORK = r"\bnet\b|network|\bnn\b|\bсет[ьи]\b|нейросет"
 DETERMINANT = r"determinant|\bdet\b|log-?det|определител|детерминант|якобиан"  # якобиан: det J
@@ -98,7 +99,13 @@ TRACE = r"не (?:равен )?след[^,.]*|not (?:equal )?(?:to )?(?:the )?tr
 KEEPS = r"additive|nice|permut|shift|orthogonal|rotation|\b0 means|\bif\b"
 KEEPS += r"|аддитив|перестанов|сдвиг|ортогональ|вращен|поворот|если"
 CUBIC = r"o\s*\(\s*[cnс]\s*(?:\^|\*\*)?\s*[3³]\s*\)"
+SQUARE = CUBIC.replace("[3³]", "[2²]")
 LINEAR = r"o\s*\(\s*[cnс]\s*\)"
+# "the determinant is the sum of the diagonal": without a logarithm it is the trace.
+IS = r"(?:is|are|equals?|=|это|рав\w+|—)(?: just| the| to)*"
+DIAGONAL_SUM = rf"(?:{DETERMINANT})[^.,;]*{IS} (?:sum of (?:the )?diag|сумм\w+ (?:элементов )?диагонал)(?![^.;]*(?:log|лог))"
+# "all of P, L, U and s"
+P_TOO = r"\bp(?:,? (?:and |и )?[lus]\b)+"
 NO_NEED = r"(?:no need|(?:not|n['’]t) (?:need|have)|need not|не (?:нужно|надо|требуется|приходится))(?: to\b)?"
 NOT = r"(?:not|n't|never|не)\s+(?:\w+\s+){0,2}"
 
@@ -107,7 +114,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "log of the Jacobian determinant",
             (r"\blog|\bln\b|логарифм", DETERMINANT, r"jacob|якоби|d[zhyf]\w*\s*/\s*d[xhz]|∂\w+(?:\(x\))?\s*/\s*∂|deriv|производн"),
-            (r"(?:is|equals|это|равен) (?:the )?(?:log\w* of (?:the )?)?(?:trace|след)",),
+            (r"(?:is|equals|это|равен) (?:the )?(?:log\w* of (?:the )?|логарифм\w* )?(?:trace|след)",),
             benign=TRACE,
         ),
         Concept(
@@ -122,19 +129,21 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "change of volume",
             (r"volum|объ[её]м|densit|плотност|\bspace\b|пространств|log p\w*\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|preserv|keeps|меня|измен|сохраня|растя|сжи|сжат|поправ|log p\w*\s*\((?:z\)|f)"),
             # A layer that keeps volume is no contradiction; to say so of every map is one.
-            (rf"^(?!.*(?:{KEEPS})).*(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",),
+            (rf"^(?!.*(?:{KEEPS})).*(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",
+             r"log p\w*\s*\((?:z|f[^=]{0,20})\)\s*[-−–]\s*[^=+]*\bdz\s*/\s*dx"),
             benign=rf"(?:{KEEPS})[^.]*(?:not|n['’]t|не) (?:chang|меня|измен)\w*"
             r"|(?:not|n['’]t|не) (?:invariant|constant|(?:be )?(?:preserv|kept)|the same|инвариант|сохраня|постоян)\w*",
         ),
         Concept(
             "sum over steps",
             (r"\bsum|\badd|Σ|∑|сумм|склад", r"step|layer|compos|each map|maps|шаг|сло[йея]|композиц|отображени|h_?i"),
-            (r"(?:product|произведени\w+) (?:of|over|по)?\s*(?:the )?(?:log-?det|логарифм)",),
+            (r"(?:product|произведени\w+) (?:of|over|по)?\s*(?:the )?(?:log-?det|логарифм)",
+             r"(?:log-?det|логарифм|ло[гк]-?дет)\w*(?: (?!\badd|\bsum|склад|сумм)\w+){0,4} (?:multipl(?:y|ied)(?! by)|перемножа[ею]тся)"),
         ),
         Concept(
             "triangular Jacobian",
             (TRIANGULAR, DIAGONAL),
-            (r"(?:whole|full|entire|all of the|вс[яей]+|полн\w+) (?:triangular )?(?:matrix|матриц\w+) (?:is )?(?:needed|нужн)",),
+            (DIAGONAL_SUM, r"(?:not|n['’]t|не) (?:just|only|только) (?:the |on the )?(?:diag|диагонал)", r"(?:whole|full|entire|all of the|вс[яей]+|полн\w+) (?:triangular )?(?:matrix|матриц\w+) (?:is )?(?:needed|нужн)",),
             core=DIAGONAL,
         ),
     ),
@@ -142,12 +151,16 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "actnorm: scale and shift per channel",
             (ACTNORM, r"scal|multipl|s\s*[*⊙·]?\s*x|масштаб|умнож|растя", r"shift|bias|\badd|\+\s*b|сдвиг|смещ|прибав", r"chann?el|канал|s\s*[*⊙·]?\s*x"),
-            (r"(?:act-?norm)[^.]*(?:statistics|mean) of (?:every|each) batch",),
+            (
+                rf"^(?!.*(?:differ|отлич|instead|вместо|while|which|котор)).*(?:{ACTNORM})[^.;]*(?:statistic|mean|variance|статистик|средн|дисперси)\w* (?:of |over |по )?(?:every|each|кажд\w+) (?:mini-?|мини-?)?(?:batch|батч)",
+                rf"(?:{ACTNORM})\w* (?:(?:does|do) )?(?:not|n['’]t|не) (?:scal|shift|масштаб|сдвиг)",
+                rf"(?:{ACTNORM})[^.;]*(?:\bone|single|same|один|общ\w+|одинаков\w+)(?: common| общий)? (?:scale|масштаб)(?:(?!\bper|each|every|кажд)[^.;])*(?:\ball|whole|все\w*) (?:the )?(?:chann|image|канал)",
+            ),
         ),
         Concept(
             "actnorm: data-dependent start",
             (rf"{ACTNORM}|normali|нормал|chann?el|канал|paramet|парамет|\bs (?:and|и) b\b", r"first (?:mini-?)?batch|initial|data-depend|инициализ|начальн|перв\w+ (?:мини-?)?батч", r"mean|variance|среднее|средним|дисперс|data-depend|\bдисп"),
-            (r"act-?norm[^.]*(?:initiali[sz]ed|starts?)[^.]*(?:random|identity)", r"(?:act-?norm|актнорм)[^.]*инициализ[^.]*случайн"),
+            (r"act-?norm[^.]*(?:initiali[sz]ed|starts?)[^.]*(?:random|identity|independently of (?:the )?data)", r"(?:act-?norm|актнорм)[^.]*инициализ[^.]*случайн"),
         ),
         Concept(
             "1×1 convolution: generalises a permutation",
@@ -163,7 +176,8 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "coupling: one half passes unchanged",
             (rf"{COUPLING}|{KEPT}", rf"unchanged|the same|остаётся (?:той|так|прежн)|identity|not change|as (?:it )?is|copied|untouched|{KEPT}|без измен|неизмен|не меня|тождествен|копиру"),
-            (r"(?:both halves|обе половины)[^.]*(?:transform|chang|scal|меня|преобраз|масштаб)",),
+            # Two layers one after the other do change both.
+            (rf"^(?!.*(?:two|several|after|altern|дв[ау]х?\b|нескольк|после|черед)).*(?:(?:both halves|обе половины)[^.]*(?:{CHANGED})|(?:{CHANGED})\w* (?:both halves|обе половины))",),
             benign=r"(?:does|is|do) not (?:be )?chang\w*|не меня\w*|без измен\w*",
         ),
         Concept(
@@ -176,7 +190,8 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (
                 rf"(?:{NETWORK})[^.]*(?:must|(?<!not )(?<!never )has to|(?<!not )(?<!never )have to|needs to|should) be (?:inver|biject)",
                 r"сеть[^.]*(?<!не )(?<!не обязательно )(?:должна|обязана) быть обратим",
-                r"(?:requires|need to|needs) inver\w+ (?:of )?the (?:neural )?net",
+                r"(?:requires?|needs?(?: to)?) (?:the )?inver\w+ (?:of )?the (?:neural |coupling )?net",
+                r"(?:нужно|надо|требуется|приходится|необходимо) (?:обратить|обращать|инвертировать) (?:саму )?(?:нейро)?сеть",
             ),
             benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|(?:(?:is|are) )?not (?:be|have|need|requir)\w*|без|нет необходимости|не (?:нуж|требу|приход)\w*|не надо|не обяза\w*|(?:никогда )?не обращ\w*",
         ),
@@ -186,7 +201,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "LU factorisation",
             (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bp,\s*l,?\s*(?:and|и)\s*u\b|\bплу\b", r"factor|decompos|=|paramet|written|write|stor|\bkept\b|\bform\b|хран|разлож|запис|представ|факториз|разлага|расклад"),
             (
-                r"(?:qr|svd|cholesky)[- ](?:decompos|factor|разлож)",
+                r"(?:qr|svd|cholesky|singular value|сингулярн\w+)[- ](?:decompos|factor|разлож)",
                 r"^(?!.*\blu\b).*(?:factor|decompos|разлож|расклад)\w*[^.,;]*\b(?:qr|svd|cholesky)\b",
             ),
             core=r"\bp?lu\b",
@@ -196,10 +211,11 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (r"\bp\b|permutation|перестанов", r"fix|not (?:train|learn|optimi|chang)|constant|frozen|фиксир|не обуча|не меня|постоян|заморож"),
             (
                 r"\bp\b(?:(?!fix|const|froz|while|but)[^.,;])*\b(?:is|are) (?:also )?(?:learn|train|optimi)",
+                rf"{P_TOO}(?: are| all| also| все| тоже)* (?:learn|train|optimi|обуча)",
                 r"permutation (?:matrix )?(?:p )?is (?:also )?(?:learn|train|optimi)",
                 r"(?:shuffle|permutation) is (?:learn|train)",
                 r"\bp\b[^.,;]{0,20}(?:not|n['’]t|не) (?:fix|constant|frozen|фиксир|постоян|заморож)\w*(?! at| by)",
-                r"(?:\bp\b|перестанов\w+)(?: тоже| также)? обуча",
+                r"(?:\bp\b|перестанов\w+(?: p\b)?)(?: тоже| также| —)? обуча",
             ),
             benign=r"(?:is |are )?(?:not|never) (?:\w+ )?(?:train|learn|optimi|chang)\w*|не (?:обуча|меня)\w*|not fixed at random",
         ),
@@ -207,8 +223,8 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             "triangular factors",
             (TRIANGULAR, rf"\bl\b|\bu\b|{LOWER}|{UPPER}"),
             (
-                rf"\bu\b(?:\s+(?:is|—|-|это|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{LOWER})",
-                rf"\bl\b(?:\s+(?:is|—|-|это|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{UPPER})",
+                rf"\bu\b(?:\s+(?:is|—|-|это|является|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{LOWER})",
+                rf"\bl\b(?:\s+(?:is|—|-|это|является|also|тоже|matrix|матрица|a|an|strictly|строго))*\s+(?:{UPPER})",
                 rf"^(?!.*(?:{UPPER})).*\b(?:both|обе)\b[^.]*(?:{LOWER})",
             ),
             benign=rf"\bu (?:is not|isn['’]t|не) (?:{LOWER})[^.]*(?:{UPPER})|\bl (?:is not|isn['’]t|не) (?:{UPPER})[^.]*(?:{LOWER})",
@@ -216,6 +232,12 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         Concept(
             "log-determinant from s",
             (DETERMINANT, r"\bs\b|log\s*\|s\||diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
+            (
+                DIAGONAL_SUM,
+                rf"(?:{DETERMINANT})[^.,;]*{IS} (?:sum\s*\(\s*s\s*\)|sum of s\b|сумм\w+ s\b)",
+                rf"(?:{DETERMINANT})[^.,;]*{IS} [^.,;]*(?:diag\w*(?: entries| elements)? of w\b|диагонал\w+(?: элементов)? (?:матрицы )?w\b)(?!['’])",
+                rf"(?:{DETERMINANT})\w* (?:of )?w {IS} [^.,;]*(?:\bits|\bе[её]) (?:own )?(?:diag|диагонал)",
+            ),
             benign=NO_NEED + r"(?: (?:comput|счита|вычисл)\w*)?"
             r"|(?:determinant|определител)\w*(?: of w| w)? (?:is not|isn['’]t|не) (?:need|нуж|треб)\w*"
             r"|(?:without|no|never|без)(?: comput\w*| вычислени\w*)?(?: the| any| a)? (?:determinant|определител)\w*",
@@ -225,6 +247,9 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (rf"{CUBIC}|cubic|кубическ", rf"{LINEAR}|linear|линейн"),
             (
                 rf"{LINEAR} (?:to|до|к) {CUBIC}",
+                # A triangular solve does cost O(c²): of the inverse this is true.
+                rf"^(?!.*(?:inver|solv|обра[тщ]|реш)).*(?:{CUBIC} (?:down )?(?:to|до|к) {SQUARE}|{SQUARE} (?:down )?(?:to|до|к) {LINEAR})",
+                rf"^(?!.*(?:{LINEAR}|without|\bбез\b)).*(?:stays?|remains?|оста[её]тся)[^.,;]*{CUBIC}",
                 rf"(?:without (?:the )?|без )lu[^.,]*{LINEAR}",
                 rf"{CUBIC} (?:with|by|с) (?:the |an )?lu",
                 rf"{LINEAR}\s*(?:without (?:the )?|без )lu",
@@ -253,6 +278,7 @@ RELATION = re.compile(
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
     r"|preserves?|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
     r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
+    r"|\bобучаем(?:ая|ые|а|ы)(?=\W*$)"  # behind its noun
     r"|\bэто\b|\bне\b|\b(?:ниж|верх)?н?е?треугольн(?:ая|ые)\b|\b\w{2,30}(?:[её]т|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
     r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|есть|остаётся|остается)\b"
     r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или)\b"
@@ -272,7 +298,7 @@ NEGATION = re.compile(
 HARMLESS = re.compile(
     r"\b(?:sign|знак)\b[^,.;]*?(?:not|n['’]t|не) (?:matter|need|нуж|важ)\w*"
     r"|\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
-    r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bno other\b",
+    r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bno other\b|\bnot all\b|\bне все\b",
     re.IGNORECASE,
 )
 # "Without the absolute value it would be undefined" praises what is absent; "even without" does not.
