@@ -86,11 +86,13 @@ class Concept:
 # Word groups, English | Russian stems.
 ACTNORM = r"act-?norm|актнорм|activation normali|активационн\w+ нормализ|нормализаци\w+ активац"
 CONV = r"1\s*[x×х*]\s*1|один на один|convolution|св[её]ртк"
-COUPLING = r"coupling|каплинг|связыва|сцеплен|half|halves|половин"
+COUPLING = r"coupling|каплинг|связыва|сцеплен|half|halves|половин|\b(?:one|first|second) part\b|(?:одн|перв|втор)\w+ часть"
 CHANGED = r"transform|chang|scal|меня|преобраз|масштаб"
 KEPT = r"y_?(?P<half>[ab12])\s*=\s*x_?(?P=half)(?!\s*[*+⊙·\w])"
 NETWORK = r"\bnet\b|network|\bnn\b|\bсет[ьи]\b|нейросет"
-DETERMINANT = r"determinant|\bdet\b|log-?det|определител|детерминант|якобиан"  # якобиан: det J
+DETERMINANT = (
+    r"determin(?:an|en|a)t|\bdet\b|log-?det|опред[еи]лител|детермина|якобиан"  # якобиан: det J
+)
 TRIANGULAR = r"triangular|треугольн"
 DIAGONAL = r"(?<!off-)(?<!off )(?<!off the )diag|(?<!вне)(?<!вне )диагонал"
 LOWER, UPPER = r"lower|нижн", r"upper|верхн"
@@ -105,6 +107,8 @@ LINEAR = r"o\s*\(\s*[cnс]\s*\)"
 IS = r"(?:is|are|equals?|=|это|рав\w+|—)(?: just| the| to)*"
 DIAGONAL_SUM = rf"(?:{DETERMINANT})[^.,;]*{IS} (?:sum of (?:the )?diag|сумм\w+ (?:элементов )?диагонал)(?![^.;]*(?:log|лог))"
 # "all of P, L, U and s"
+TRAINED = r"train|learn|optimi|chang|updat|обуча|меня|обновля"
+NOT_P = r"(?:trained|learned|обуча)[^.;]{0,40}(?:,|\bbut|\band|\bно|\bа) (?:not p|p is not|p isn['’]t|не p|p нет)\b"
 P_TOO = r"\bp(?:,? (?:and |и )?[lus]\b)+"
 NO_NEED = r"(?:no need|(?:not|n['’]t) (?:need|have)|need not|не (?:нужно|надо|требуется|приходится))(?: to\b)?"
 NOT = r"(?:not|n't|never|не)\s+(?:\w+\s+){0,2}"
@@ -119,7 +123,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "absolute value",
-            (r"absolute|modul|модул|абсолютн|\|\s*det|\babs\b", DETERMINANT),
+            (r"absolut|modul|модул|абсолютн|\|\s*det|\babs\b", DETERMINANT),
             (r"(?:sign|знак) (?:of the determinant |определителя )?(?:matters|is kept|важен|сохраня)",),
             core=r"absolut|modul|модул|абсолютн",
             benign=TRACE + r"|(?:\bnot|\bне)(?: the| сам\w*)? (?:determinant|определител\w*)(?: itself)?"
@@ -136,7 +140,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "sum over steps",
-            (r"\bsum|\badd|Σ|∑|сумм|склад", r"step|layer|compos|each map|maps|шаг|сло[йея]|композиц|отображени|h_?i"),
+            (r"\bsum|\badd|Σ|∑|сумм|склад", r"step|layer|compos|each map|maps|chain|transformations|шаг|сло[йеяёю]|композиц|отображени|последовательн|цепочк|преобразований|h_?i"),
             (r"(?:product|произведени\w+) (?:of|over|по)?\s*(?:the )?(?:log-?det|логарифм)",
              r"(?:log-?det|логарифм|ло[гк]-?дет)\w*(?: (?!\badd|\bsum|склад|сумм)\w+){0,4} (?:multipl(?:y|ied)(?! by)|перемножа[ею]тся)"),
         ),
@@ -150,7 +154,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     "2": (
         Concept(
             "actnorm: scale and shift per channel",
-            (ACTNORM, r"scal|multipl|s\s*[*⊙·]?\s*x|масштаб|умнож|растя", r"shift|bias|\badd|\+\s*b|сдвиг|смещ|прибав", r"chann?el|канал|s\s*[*⊙·]?\s*x"),
+            (ACTNORM, r"scal|multipl|s\s*[*⊙·]?\s*x|масштаб|умнож|растя", r"shift|bias|transl|\badd|\+\s*b|сдвиг|смещ|прибав", r"chann?el|канал|s\s*[*⊙·]?\s*x"),
             (
                 rf"^(?!.*(?:differ|отлич|instead|вместо|while|which|котор)).*(?:{ACTNORM})[^.;]*(?:statistic|mean|variance|статистик|средн|дисперси)\w* (?:of |over |по )?(?:every|each|кажд\w+) (?:mini-?|мини-?)?(?:batch|батч)",
                 rf"(?:{ACTNORM})\w* (?:(?:does|do) )?(?:not|n['’]t|не) (?:scal|shift|масштаб|сдвиг)",
@@ -175,10 +179,10 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "coupling: one half passes unchanged",
-            (rf"{COUPLING}|{KEPT}", rf"unchanged|the same|остаётся (?:той|так|прежн)|identity|not change|as (?:it )?is|copied|untouched|{KEPT}|без измен|неизмен|не меня|тождествен|копиру"),
+            (rf"{COUPLING}|{KEPT}", rf"unchanged|the same|остаётся (?:той|так|прежн)|identity|(?:not|n['’]t) (?:be )?(?:chang|touch|modif)|as (?:it )?is|copied|untouched|{KEPT}|без измен|неизмен|не (?:меня|изменя|трога)|тождествен|копиру"),
             # Two layers one after the other do change both.
             (rf"^(?!.*(?:two|several|after|altern|дв[ау]х?\b|нескольк|после|черед)).*(?:(?:both halves|обе половины)[^.]*(?:{CHANGED})|(?:{CHANGED})\w* (?:both halves|обе половины))",),
-            benign=r"(?:does|is|do) not (?:be )?chang\w*|не меня\w*|без измен\w*",
+            benign=r"(?:not|n['’]t) (?:be )?(?:chang|touch|modif)\w*|не (?:меня|изменя|трога)\w*|без измен\w*",
         ),
         Concept(
             "coupling: a network gives scale and shift",
@@ -199,7 +203,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     "3": (
         Concept(
             "LU factorisation",
-            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bp,\s*l,?\s*(?:and|и)\s*u\b|\bплу\b", r"factor|decompos|=|paramet|written|write|stor|\bkept\b|\bform\b|хран|разлож|запис|представ|факториз|разлага|расклад"),
+            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bp,\s*l,?\s*(?:and|и)\s*u\b|\bплу\b|(?:permutation|перестанов)[^.;]{1,60}(?:lower|нижн)[^.;]{1,60}(?:upper|верхн)", r"factor|decompos|product of|произведение|=|paramet|written|write|stor|\bkept\b|\bform\b|хран|разлож|запис|представ|факториз|разлага|расклад"),
             (
                 r"(?:qr|svd|cholesky|singular value|сингулярн\w+)[- ](?:decompos|factor|разлож)",
                 r"^(?!.*\blu\b).*(?:factor|decompos|разлож|расклад)\w*[^.,;]*\b(?:qr|svd|cholesky)\b",
@@ -208,7 +212,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "P is fixed",
-            (r"\bp\b|permutation|перестанов", r"fix|not (?:train|learn|optimi|chang)|constant|frozen|фиксир|не обуча|не меня|постоян|заморож"),
+            (r"\bp\b|permutation|перестанов", rf"fix|(?:not|n['’]t|never|не) (?:{TRAINED})|{NOT_P}|constant|frozen|фиксир|постоян|заморож"),
             (
                 r"\bp\b(?:(?!fix|const|froz|while|but)[^.,;])*\b(?:is|are) (?:also )?(?:learn|train|optimi)",
                 rf"{P_TOO}(?: are| all| also| все| тоже)* (?:learn|train|optimi|обуча)",
@@ -217,7 +221,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
                 r"\bp\b[^.,;]{0,20}(?:not|n['’]t|не) (?:fix|constant|frozen|фиксир|постоян|заморож)\w*(?! at| by)",
                 r"(?:\bp\b|перестанов\w+(?: p\b)?)(?: тоже| также| —)? обуча",
             ),
-            benign=r"(?:is |are )?(?:not|never) (?:\w+ )?(?:train|learn|optimi|chang)\w*|не (?:обуча|меня)\w*|not fixed at random",
+            benign=rf"(?:not|n['’]t|never|не) (?:\w+ )?(?:{TRAINED})\w*|{NOT_P}|not fixed at random",
         ),
         Concept(
             "triangular factors",
@@ -271,16 +275,16 @@ DEFINITION = re.compile(
     re.IGNORECASE,
 )
 RELATION = re.compile(
-    r"=|≈|→|\babs\s*\(|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\|\s*det"
+    r"=|≈|→|\binstead of\b|\bвместо\b|\babs\s*\(|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\|\s*det"
     rf"|{DEFINITION.pattern}|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
-    r"|gives?|uses?|takes?|makes?|passes|stays?|becomes?|equals?|says?|measures?|tells?|goes"
-    r"|(?:re)?writ\w+|solv(?:e|es|ing)|computes?|predicts?|scal(?:es|ed)|shifts|multipl(?:y|ies)"
+    r"|gives?|uses?|takes?|makes?|passes|stays?|remains?|becomes?|equals?|says?|measures?|tells?|goes"
+    r"|(?:re)?writ\w+|solv(?:e|es|ing)|computes?|predicts?|(?:re)?scal(?:es|ed)|shifts|translates|multipl(?:y|ies)"
     r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
     r"|preserves?|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
     r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
     r"|\bобучаем(?:ая|ые|а|ы)(?=\W*$)"  # behind its noun
     r"|\bэто\b|\bне\b|\b(?:ниж|верх)?н?е?треугольн(?:ая|ые)\b|\b\w{2,30}(?:[её]т|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
-    r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|есть|остаётся|остается)\b"
+    r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|стоил\w*|нет|не ?обязательно|есть|остаётся|остается)\b"
     r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или)\b"
     r"|\b(?!объ[её]м|систем|этим|всем|другим|своим|таким|одним)\w{2,30}(?:ем|им)\b",  # "решаем", no noun
     re.IGNORECASE,
