@@ -105,7 +105,7 @@ SQUARE = CUBIC.replace("[3³]", "[2²]")
 LINEAR = r"o\s*\(\s*[cnс]\s*\)"
 # "the determinant is the sum of the diagonal": without a logarithm it is the trace.
 IS = r"(?:is|are|equals?|=|это|рав\w+|—)(?: just| the| to)*"
-DIAGONAL_SUM = rf"(?:{DETERMINANT})[^.,;]*{IS} (?:sum of (?:the )?diag|сумм\w+ (?:элементов )?диагонал)(?![^.;]*(?:log|лог))"
+DIAGONAL_SUM = rf"(?:{DETERMINANT})[^.,;]{{0,60}}{IS} (?:sum of (?:the )?diag|сумм\w+ (?:элементов )?диагонал)(?![^.;]{{0,60}}(?:log|лог))"
 # "all of P, L, U and s"
 TRAINED = r"train|learn|optimi|chang|updat|обуча|меня|обновля"
 NOT_P = r"(?:trained|learned|обуча)[^.;]{0,40}(?:,|\bbut|\band|\bно|\bа) (?:not p|p is not|p isn['’]t|не p|p нет)\b"
@@ -158,7 +158,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (
                 rf"^(?!.*(?:differ|отлич|instead|вместо|while|which|котор)).*(?:{ACTNORM})[^.;]*(?:statistic|mean|variance|статистик|средн|дисперси)\w* (?:of |over |по )?(?:every|each|кажд\w+) (?:mini-?|мини-?)?(?:batch|батч)",
                 rf"(?:{ACTNORM})\w* (?:(?:does|do) )?(?:not|n['’]t|не) (?:scal|shift|масштаб|сдвиг)",
-                rf"(?:{ACTNORM})[^.;]*(?:\bone|single|same|один|общ\w+|одинаков\w+)(?: common| общий)? (?:scale|масштаб)(?:(?!\bper|each|every|кажд)[^.;])*(?:\ball|whole|все\w*) (?:the )?(?:chann|image|канал)",
+                rf"(?:{ACTNORM})[^.;]{{0,80}}(?:\bone|single|same|один|общ\w+|одинаков\w+)(?: common| общий)? (?:scale|масштаб)(?:(?!\bper|each|every|кажд)[^.;]){{0,40}}(?:\ball|whole|все\w*) (?:the )?(?:chann|image|канал)",
             ),
         ),
         Concept(
@@ -238,9 +238,9 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (DETERMINANT, r"\bs\b|log\s*\|s\||diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
             (
                 DIAGONAL_SUM,
-                rf"(?:{DETERMINANT})[^.,;]*{IS} (?:sum\s*\(\s*s\s*\)|sum of s\b|сумм\w+ s\b)",
-                rf"(?:{DETERMINANT})[^.,;]*{IS} [^.,;]*(?:diag\w*(?: entries| elements)? of w\b|диагонал\w+(?: элементов)? (?:матрицы )?w\b)(?!['’])",
-                rf"(?:{DETERMINANT})\w* (?:of )?w {IS} [^.,;]*(?:\bits|\bе[её]) (?:own )?(?:diag|диагонал)",
+                rf"(?:{DETERMINANT})[^.,;]{{0,60}}{IS} (?:sum\s*\(\s*s\s*\)|sum of s\b|сумм\w+ s\b)",
+                rf"(?:{DETERMINANT})[^.,;]{{0,60}}{IS} [^.,;]{{0,60}}(?:diag\w*(?: entries| elements)? of w\b|диагонал\w+(?: элементов)? (?:матрицы )?w\b)(?!['’])",
+                rf"(?:{DETERMINANT})\w* (?:of )?w {IS} [^.,;]{{0,60}}(?:\bits|\bе[её]) (?:own )?(?:diag|диагонал)",
             ),
             benign=NO_NEED + r"(?: (?:comput|счита|вычисл)\w*)?"
             r"|(?:determinant|определител)\w*(?: of w| w)? (?:is not|isn['’]t|не) (?:need|нуж|треб)\w*"
@@ -300,7 +300,7 @@ NEGATION = re.compile(
 )
 # Negations that deny nothing about the layers.
 HARMLESS = re.compile(
-    r"\b(?:sign|знак)\b[^,.;]*?(?:not|n['’]t|не) (?:matter|need|нуж|важ)\w*"
+    r"\b(?:sign|знак)\b[^,.;]{0,40}?(?:not|n['’]t|не) (?:matter|need|нуж|важ)\w*"
     r"|\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
     r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bno other\b|\bnot all\b|\bне все\b",
     re.IGNORECASE,
@@ -383,6 +383,8 @@ def _matches(concept: Concept, sentence: str) -> str:
     if any(_contradicts(pattern, sentence) for pattern in concept.against):
         rest = _blank(QUOTED, sentence)
         return "denied" if rest == sentence else _matches(concept, rest)
+    if not all(re.search(need, sentence) for need in concept.needs):
+        return ""
     bare = _blank(concept.benign, _blank(HARMLESS, sentence))
     if WOULD.search(sentence):
         bare = _blank(NEGATION, bare)
@@ -391,7 +393,7 @@ def _matches(concept: Concept, sentence: str) -> str:
             -1
         ]
         if re.search(rf"(?:{concept.core})\w*(?:\W+\w+){{0,4}}\W*$", subject):
-            return "denied" if all(re.search(need, sentence) for need in concept.needs) else ""
+            return "denied"
     for aside in CONTRAST.finditer(bare):
         start, end = aside.span()
         sentence = sentence[:start] + " " * (end - start) + sentence[end:]
@@ -424,7 +426,8 @@ def reflect(question: str, text: str) -> Reflection:
     plain = LATEX.sub(" ", BARS.sub("|", FRACTION.sub(r" \1/\2 ", plain)))
     plain = TIGHT.sub("", SUBSCRIPT.sub("", plain))
     # One long line is cut as well, so that no pattern runs over more than a paragraph.
-    sentences = [s[:1000] for s in SENTENCE.split(plain.lower()) if re.search(r"\w", s)]
+    parts = dict.fromkeys(SENTENCE.split(plain.lower()))  # each sentence once
+    sentences = [part[:1000] for part in parts if re.search(r"\w", part)]
     for sentence in sentences:
         verdicts = [(concept, _matches(concept, sentence)) for concept in CONCEPTS[question]]
         soup = sum(verdict == "said" for _, verdict in verdicts) >= 3 and _is_soup(sentence)
