@@ -404,7 +404,10 @@ class Evaluator:
         """How many values an index runs through, where its range says so."""
         if high is None or not symbols_known(high, self.point.symbols):
             return None
-        return float(self(high)) - (1.0 if low is None else float(self(low))) + 1
+        ends = [self(end) for end in (low or ("num", 1.0), high)]
+        if any(end.ndim or np.iscomplexobj(end) for end in ends):
+            raise Mistake("range", "your sum runs to what is no number; its range is 1 … c, say.")
+        return float(ends[1]) - float(ends[0]) + 1
 
     def small(self, tree: tuple) -> float:
         """A bound of a sum over steps, such as 1, K or K−1."""

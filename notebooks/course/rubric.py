@@ -258,7 +258,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
                 rf"{CUBIC} (?:with|by|с) (?:the |an )?lu",
                 rf"{LINEAR}\s*(?:without (?:the )?|без )lu",
             ),
-            benign=rf"(?:\bnot|n['’]t|\bне) (?:\w+ ){{0,3}}{CUBIC}",
+            benign=rf"(?:\bnot|n['’]t|\bне) (?:(?!(?:from|с|от) )\w+ ){{0,3}}{CUBIC}",
         ),
         Concept(
             "inverse by triangular solves",
