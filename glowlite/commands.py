@@ -137,7 +137,7 @@ def _train(
     latest = run.folder / "samples" / f"{run.step:07d}.png"
     what = "test" if run.config.test else "held out"
     where = " (held out)" if run.config.holdout and run.config.test else ""
-    print(f"{what}: {result}; every pixel by itself{where}: {run.baseline:.4f}")
+    print(f"{what}: {result}; every number by itself{where}: {run.baseline:.4f}")
     print(f"look at {latest} and {run.folder / 'curve.png'}; then:")
     can_edit = train_set.names and not run.model.n_classes
     more = f"edit {folder} --help" if can_edit else f"interpolate {folder}"

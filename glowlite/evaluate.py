@@ -107,7 +107,7 @@ def evaluate(
 
 
 def baseline(train: np.ndarray, test: np.ndarray, n_bits: int, limit: int | None = None) -> float:
-    """bits/dim on `test` of the best model that treats every pixel by itself.
+    """bits/dim on `test` of the best model that treats every number by itself.
 
     −(1/D) Σ_d log₂ p_d(x_d), with p_d a histogram over the 2^n_bits values at that place and
     colour, counted on at most `limit` training images and smoothed by half a count a bin

@@ -29,7 +29,9 @@ PERMUTATIONS = ("lu", "plain", "shuffle", "reverse")
 
 @dataclass(frozen=True, kw_only=True)
 class GlowConfig(FlowConfig):
-    """Every option of the paper and its code; the defaults are those of the CIFAR-10 runs.
+    """Every option of the paper and its code; the defaults are the paper's for CIFAR-10.
+
+    Their released code has the LU form switched off: permutation="plain" is what it runs.
 
     levels L, depth K (steps a level), width (hidden channels of the coupling nets).
     coupling: "affine" | "additive"; scale (affine only): "sigmoid", the code, | "exp", the text.

@@ -529,7 +529,8 @@ class FlowModel(nn.Module):
 def _norms(tensors: Sequence[Tensor]) -> list[float]:
     floating = [t for t in tensors if t.is_floating_point()]
     norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in floating]
-    return torch.stack(norms).tolist() if norms else []
+    # NaN, which differs from itself, as what no norm is.
+    return torch.stack(norms).nan_to_num(nan=-1.0).tolist() if norms else []
 
 
 def _read_initialized_flag(model: FlowModel, _incompatible_keys: Any) -> None:

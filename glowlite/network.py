@@ -102,7 +102,7 @@ class ZeroLinear(nn.Module):
 
 
 class CouplingNet(nn.Module):
-    """conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → zero conv3×3 (Glow §3.3, code).
+    """conv3×3 → actnorm → ReLU → conv1×1 → actnorm → ReLU → zero conv3×3 (Glow §5, code).
 
     The two hidden layers have `width` channels. With actnorm=False each has a bias instead.
     (N, c_in, H, W) -> (N, c_out, H, W). Cost: (9·c_in + width + 9·c_out) · width

@@ -57,7 +57,7 @@ def save_curve(run: str | Path) -> Path:
         line = looks[-1]["baseline"]
         axes.axhline(line, color="#b5523b", ls="--", lw=1.2)
         axes.annotate(
-            f"every pixel by itself: {line:.2f}", (1, line), xycoords=("axes fraction", "data"),
+            f"every number by itself: {line:.2f}", (1, line), xycoords=("axes fraction", "data"),
             xytext=(-4, 4), textcoords="offset points", ha="right", color="#b5523b", fontsize=9,
         )  # fmt: skip
         # The first moments lie far above everything that follows; they may leave the picture.

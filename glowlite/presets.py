@@ -1,8 +1,9 @@
 """What a run needs to know, and the settings that have a name.
 
 A preset is a pair of dictionaries: fields of the model's config and fields of `TrainConfig`.
-The `paper-…` ones follow the authors' released code row by row; where their code leaves a choice
-open, the comment says that the value is ours.
+The `paper-…` ones follow the authors' released code row by row, but for the 1×1 convolution, kept
+in the paper's LU form, which their code has switched off; where their code leaves a choice open,
+the comment says that the value is ours.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ class AffineCoupling:
 
     scale="exp" is the text of the slide and of the paper (Glow §3.3). scale="sigmoid" is what
     the authors ran: s = sigmoid(NN's first half + 2), in (0, 1), which bounds the gradients,
-    and the shift comes first, y_a = s ⊙ (x_a + t).
+    and the shift comes first, y_a = s ⊙ (x_a + t).  (Theirs takes every second channel of NN, and
+    moves x_b: the same but for the order.)
     """
 
     def __init__(self, net: Network, scale: Literal["exp", "sigmoid"] = "exp") -> None:

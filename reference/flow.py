@@ -24,7 +24,7 @@ class Layer(Protocol):
 
 
 class Flow:
-    """The composition f = f_K ∘ … ∘ f₂ ∘ f₁ (slide "Composition"; Glow §2, eq. 6).
+    """The composition f = f_K ∘ … ∘ f₂ ∘ f₁ (slide "Composition"; Glow §2, eqs. 6 and 7).
 
     forward:  h₀ = x,  hᵢ = fᵢ(hᵢ₋₁),  z = h_K
     inverse:  hᵢ₋₁ = fᵢ⁻¹(hᵢ), from h_K = z back to h₀ = x

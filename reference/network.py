@@ -75,7 +75,7 @@ def relu(x: Array) -> Array:
 
 @dataclass(frozen=True)
 class CouplingNet:
-    """conv 3×3 → actnorm → ReLU → conv 1×1 → actnorm → ReLU → conv 3×3 (Glow §3.3; their code).
+    """conv 3×3 → actnorm → ReLU → conv 1×1 → actnorm → ReLU → conv 3×3 (Glow §5; their code).
 
     h₁ = relu(s₁ ⊙ (x ∗ k₁) + b₁)
     h₂ = relu(s₂ ⊙ (h₁ ∗ k₂) + b₂)

@@ -48,7 +48,7 @@ def mlp(c_in: int, width: int, c_out: int, rng: np.random.Generator) -> Network:
 class NICE(Flow):
     """Additive couplings whose halves take turns, then one diagonal scaling (NICE §3.3, §5.1).
 
-    forward:  interleave even and odd components; x_a += m(x_b), swap, x_b += m'(x_a), …; z = s ⊙ h
+    forward:  even components first, then odd; x_a += m(x_b), swap, x_a += m′(x_b), …; z = s ⊙ h
     inverse:  backwards
     log-det:  sum(log|s|): the couplings preserve volume, only the last layer does not
     initial:  s = 1; the couplings' nets random

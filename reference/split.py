@@ -80,7 +80,8 @@ class ConvPrior:
 
 
 class TopPrior:
-    """The learned prior of the last latent: one μ and σ per channel (the authors' `learntop`).
+    """The learned prior of the last latent: one μ and σ per channel (the authors' `learntop`,
+    but for what theirs adds along the border).
 
     forward:  ε_ij = (z_ij − μ) / σ
     inverse:  z_ij = μ + σ ε_ij

@@ -85,7 +85,7 @@ def test_training_says_what_it_did_and_what_is_next(tmp_path, capsys, monkeypatc
     assert main([*TRAIN[:-4], "--evals", "1", "--draws", "2", "--seed", "3"]) == 0
     said = capsys.readouterr()
     assert "240 training, 60 test images" in said.out
-    assert "every pixel by itself" in said.out and "glowlite sample runs/faces-1" in said.out
+    assert "every number by itself" in said.out and "glowlite sample runs/faces-1" in said.out
     assert "images/s" in said.err or "left" in said.err
     config = json.loads((tmp_path / "runs/faces-1/config.json").read_text())
     assert config["train"]["seed"] == 3 and config["model"]["seed"] == 3

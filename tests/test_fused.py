@@ -465,6 +465,16 @@ def test_frozen_reads_each_dtype_anew():
         assert torch.equal(model.log_prob(x), narrow)
 
 
+def test_frozen_bears_a_weight_that_is_not_a_number():
+    model, x = make()
+    with torch.no_grad(), model.frozen():
+        model.log_prob(x)
+    with torch.no_grad():
+        next(model.parameters())[0] = torch.nan
+        with model.frozen():
+            assert model.log_prob(x).isnan().all()
+
+
 def test_frozen_says_when_a_weight_was_changed():
     model, x = make()
     with pytest.raises(RuntimeError, match="changed inside `frozen`"), torch.no_grad():

@@ -460,6 +460,14 @@ def test_building_leaves_the_global_generator_alone():
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_built_without_memory(name):
+    """On the meta device, where nothing has a value: to count parameters, say."""
+    with torch.device("meta"):
+        model = build(MODELS[name])
+    assert all(p.is_meta for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

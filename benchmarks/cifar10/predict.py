@@ -177,8 +177,8 @@ def table(config: GlowConfig, device: Device = H100) -> str:
         f"a step; replayed by a graph, {device.kernel * 1e6:.0f} µs each on the device are "
         f"{1e3 * device.kernel * count[True]:.0f} and "
         f"{1e3 * device.kernel * count[False]:.0f} ms.",
-        f"Kept for the way back: {kept / 2**20:.1f} MiB an image; {device.memory / 2**30:.0f} GiB "
-        f"hold about {int(0.9 * device.memory / kept):,} images.",
+        f"Kept for the way back: {kept / 2**20:.1f} MiB an image; nine tenths of "
+        f"{device.memory / 2**30:.0f} GiB hold about {int(0.9 * device.memory / kept):,} images.",
         "",
         "| batch | bound, fused | bound, unfused | graph, about | eager, not above | measured |",
         "|---|---|---|---|---|---|",

@@ -59,11 +59,11 @@ MODEL_ANSWERS = {
         "They write W = P L (U + diag(s)), an LU factorisation: P is a fixed permutation, L is "
         "lower triangular with ones on the diagonal, U is strictly upper triangular. Then "
         "log|det W| is the sum of log|s|, which costs O(c) where the determinant of W costs O(c³). "
-        "The inverse needs only two triangular solves.",
+        "(What the paper does not speak of: the inverse, too, is cheap, two triangular solves.)",
         "Матрица записывается через LU-разложение W = P L (U + diag(s)): P — фиксированная "
         "перестановка, L — нижнетреугольная с единицами на диагонали, U — строго "
         "верхнетреугольная. Тогда log|det W| равен сумме log|s|: это O(c) вместо O(c³). "
-        "Для обращения достаточно решить две треугольные системы.",
+        "(О чём в статье не сказано: обращение тоже дешёво, достаточно решить две треугольные системы.)",
     ),
 }
 
@@ -82,6 +82,9 @@ class Concept:
     benign: str = r"$^"
     core: str = r"$^"
 
+
+#: What question 3 gains besides: the authors speak of the determinant only.
+BEYOND = "inverse by triangular solves"
 
 # Word groups, English | Russian stems.
 ACTNORM = r"act-?norm|актнорм|activation normali|активационн\w+ нормализ|нормализаци\w+ активац"
@@ -261,7 +264,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             benign=rf"(?:\bnot|n['’]t|\bне) (?:(?!(?:from|с|от) )\w+ ){{0,3}}{CUBIC}",
         ),
         Concept(
-            "inverse by triangular solves",
+            BEYOND,
             (TRIANGULAR + r"|substitution|подстанов", r"solv|substitution|реш|подстанов", r"inver|solv|обра[тщ]|систем"),
             benign=rf"(?:{NO_NEED}|never|not|without|no|не)(?: be)?(?: matrix)? (?:inver|обращ)\w*|без обращен\w*",
         ),
@@ -485,8 +488,10 @@ def _message(text, found, missing, contradictory, salad, model) -> str:
         lines.append(
             "This seems to say the opposite, look again: " + "; ".join(contradictory) + "."
         )
-    if missing:
-        lines.append("Not found in your text: " + "; ".join(missing) + ".")
+    if needed := [name for name in missing if name != BEYOND]:
+        lines.append("Not found in your text: " + "; ".join(needed) + ".")
+    if BEYOND in missing:
+        lines.append(f"Not in the paper, and worth a word: {BEYOND}.")
     lines.append(
         "I look for words that belong together and cannot judge your reasoning, so there is no "
         "mark. Compare with the model answer and judge for yourself."

@@ -43,7 +43,7 @@ def _slider(name: str, value: float, low: float, high: float, step: float) -> wi
 
 
 class TemperaturePanel(widgets.VBox):
-    """Samples z ~ N(0, τ²) of fixed noise, x = f⁻¹(τ·ε); a slider moves τ.
+    """Samples z ~ N(0, T²) of fixed noise, x = f⁻¹(T·ε); a slider moves T.
 
     ``panel.temperature.value = 0.5`` redraws ``panel.picture`` (a PNG).
     """
@@ -103,7 +103,7 @@ class WalkPanel(widgets.VBox):
 
 
 class EditPanel(widgets.VBox):
-    """x ↦ f⁻¹(f(x) + s·v): a list chooses the attribute's direction v, a slider its strength s.
+    """x ↦ f⁻¹(f(x) + α·v): a list chooses the attribute's direction v, a slider its strength α.
 
     images: uint8 (N, C, H, W). vectors: attribute -> direction, see `latent.attribute_vectors`.
     ``panel.attribute.value = "smiling"; panel.strength.value = 1`` redraws ``panel.picture``.

@@ -51,7 +51,7 @@ def cool(latents, temperature):
             "temperature is the standard deviation. What does a factor do to a standard deviation?",
             "One factor for each array: `tuple(… for z in latents)`.",
         ),
-        explanation="N(0, 1) times τ is N(0, τ²). Every level takes part: a cool top with hot fine "
+        explanation="N(0, 1) times T is N(0, T²). Every level takes part: a cool top with hot fine "
         "levels is a clean face with the noise left on it.",
         mutants=(
             Mutant(
@@ -79,8 +79,8 @@ def cool(latents, temperature):
             Mutant(
                 "root",
                 _levels(lambda z, t: np.sqrt(t) * z),
-                "It multiplies by the root of the temperature: then the variance would be τ, not "
-                "τ².",
+                "It multiplies by the root of the temperature: then the variance would be T, not "
+                "T².",
             ),
             Mutant(
                 "divided",
@@ -95,7 +95,7 @@ def cool(latents, temperature):
             Mutant(
                 "shifted",
                 _levels(lambda z, t: z.mean() + t * (z - z.mean())),
-                "It shrinks towards the mean of these samples. The mean of N(0, τ²) is 0.",
+                "It shrinks towards the mean of these samples. The mean of N(0, T²) is 0.",
             ),
             Mutant("unchanged", lambda z, t: z, "Nothing is cooled: temperature is not used."),
             Mutant(
@@ -353,8 +353,8 @@ def strange(known, new, share):
             "`np.quantile(known, [share / 2, 1 - share / 2])` gives both ends of the usual range.",
             "Strange is below the lower end *or* above the upper one: `|` between two comparisons.",
         ),
-        explanation="A grey wall is *more* likely than any face, and no face. The usual range has two "
-        "ends.",
+        explanation="A mid-grey wall is *more* likely than nearly every face, and no face. The usual "
+        "range has two ends.",
         mutants=(
             Mutant(
                 "unlikely only",
@@ -433,7 +433,7 @@ def strange(known, new, share):
 
 ask(
     "experiments.trade",
-    "Each row below is one temperature, each column one draw ε. What does τ trade?",
+    "Each row below is one temperature, each column one draw ε. What does T trade?",
     ["colour against shape", "variety against plausibility", "speed against quality"],
     "variety against plausibility",
     "At 0 there is one image. At 1 the model's own distribution, with all its mistakes.",
