@@ -582,3 +582,19 @@ def test_an_inverse_that_is_nearly_right_is_given_no_name_that_does_not_fit():
     for inverse in (one_pixel, lambda y: y / (S * [1, 1, 1 + 1e-8])):
         assert check(scale, X, inverse).mistake == "imprecise"
     assert check(scale, X, lambda y: y / (S + 1e-8)).mistake == "eps in one only"
+
+
+@pytest.mark.parametrize("size", [0.3, 3e-4])
+def test_a_fourier_feature_hides_nothing(size):
+    """sin(2ᵏπx): its length divides the numeric Jacobian's first steps, which see none of it."""
+    w = 2.0**7 * np.pi
+    forward = lambda x: x + size * np.sin(w * x) / w  # noqa: E731
+    right = check(lambda x: (forward(x), np.log1p(size * np.cos(w * x)).sum(1)), VECTORS)
+    assert right, right.message
+    assert check(lambda x: (forward(x), np.zeros(len(x))), VECTORS).mistake == "zero"
+
+    def coupling(x):
+        log_s = np.sin(w * x[:, 1:]).sum(1, keepdims=True)
+        return np.concatenate([x[:, :1] * np.exp(log_s), x[:, 1:]], 1), log_s[:, 0]
+
+    assert check(coupling, VECTORS)

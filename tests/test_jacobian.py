@@ -237,3 +237,22 @@ def test_the_dense_jacobian_of_a_whole_glow_equals_the_sum_of_its_steps():
     J = jacobian(model.forward, x)
     assert abs(said[0] - J.logabsdet) <= 1e-8 * abs(J.logabsdet)
     assert abs(said[0] - J.logabsdet) <= J.logabsdet_error
+
+
+@pytest.mark.parametrize("base", [1.0, np.pi])
+@pytest.mark.parametrize("power", range(2, 16))
+def test_a_wave_is_seen_though_every_step_is_a_whole_number_of_its_lengths(base, power):
+    w, x = 2.0**power * base, np.random.default_rng(power).standard_normal(4)
+    for size in (0.3, 3e-4, 1e-6):
+        J = jacobian(lambda x, a=size: x + a * np.sin(w * x) / w, x)
+        honest(J, np.diag(1 + size * np.cos(w * x)))
+        assert J.logabsdet_error < 1e-7
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_waves_of_any_length(seed):
+    rng = np.random.default_rng(seed)
+    for w in 10 ** rng.uniform(0, 4, 20):
+        size, x = 10 ** rng.uniform(-4, -0.5), rng.standard_normal(3)
+        J = jacobian(lambda x, a=size, w=w: x + a * np.sin(w * x) / w, x)
+        honest(J, np.diag(1 + size * np.cos(w * x)))
