@@ -451,11 +451,11 @@ def _remarks(x, jacobians, ledger) -> None:
     """What these points cannot show."""
     shape = x.shape[1:]
     if np.all(np.abs(ledger.numeric) <= ledger.tolerance):
-        if "permutation" not in ledger.structure and ledger.structure != "identity":
-            ledger.notes.append(
-                "the log-det is 0 here, so a wrong factor or sign cannot show: fine for a layer "
-                "that keeps volume; otherwise use parameters that are not at their initial values"
-            )
+        ledger.notes.append(
+            "the log-det is 0 here, so a wrong factor or sign, or a term that is 0 at the start, "
+            "cannot show: nothing is missed in a layer that always keeps volume (a permutation, an "
+            "additive coupling); any other, check with parameters that are not at their start"
+        )
         return
     if len(shape) == 3 and shape[0] == shape[1]:
         ledger.notes.append("h = w here: mistaking one for the other cannot show")

@@ -598,3 +598,37 @@ def test_a_fourier_feature_hides_nothing(size):
         return np.concatenate([x[:, :1] * np.exp(log_s), x[:, 1:]], 1), log_s[:, 0]
 
     assert check(coupling, VECTORS)
+
+
+class ZeroCoupling(torch.nn.Module):
+    """The trap: the net's last layer starts at zero, and so no mistake in the log-det shows."""
+
+    def __init__(self, permute=False):
+        super().__init__()
+        self.net, self.permute = torch.nn.Linear(2, 4), permute
+        torch.nn.init.zeros_(self.net.weight)
+        torch.nn.init.zeros_(self.net.bias)
+
+    def forward(self, x):
+        x = x.flip(1) if self.permute else x
+        log_s, t = self.net(x[:, :2]).chunk(2, 1)
+        return torch.cat([x[:, :2], x[:, 2:] * log_s.exp() + t], 1), -2 * log_s.sum(1)
+
+
+@pytest.mark.parametrize("permute", [False, True])
+def test_a_layer_at_its_start_is_told_that_this_proves_little(permute):
+    x = np.random.default_rng(0).standard_normal((3, 4))
+    layer = ZeroCoupling(permute)
+    assert any("the log-det is 0 here" in note for note in check(layer, x).notes)
+    untouched = check(lambda x: (x * 1.0, np.full(len(x), np.log(1.0))), X)  # h·w is left out
+    assert any("not at their start" in note for note in untouched.notes)
+    torch.nn.init.normal_(layer.net.weight)
+    assert not check(layer, x)  # as the note says
+
+
+@pytest.mark.parametrize("layer", [ref.Permutation.reverse(3), ref.Squeeze(), ref.Split()])
+def test_the_note_about_a_log_det_of_0_is_true_of_layers_that_keep_volume(layer):
+    channels = [0, 1, 2, 0] if isinstance(layer, ref.Split) else [0, 1, 2]
+    report = check(layer, X[:, :4, :6, channels])
+    assert report
+    assert any("nothing is missed in a layer that always keeps volume" in n for n in report.notes)
