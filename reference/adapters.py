@@ -67,7 +67,7 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
         if not self.notes and kinds & {torch.float32, torch.float16, torch.bfloat16}:
             self.notes.append("its parameters were cast to float64, in a copy, to be checked")
         f = copy.deepcopy(f, copies)
-        getattr(f, "__self__", f).cpu().double()
+        getattr(f, "__self__", f).cpu().double().requires_grad_(False)  # no graph is wanted
         return f
 
     @contextmanager
@@ -83,13 +83,25 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
     def _back(self, y: np.ndarray) -> Any:
         """inverse(y) as an array."""
         try:
-            with self._default_float64():
-                return self._from(self._inverse(self._to(y)))
+            return self._from(self._call(self._inverse, y))
         except RuntimeError as problem:
             if self._sees_the_copy:
                 raise
             why = "the module is checked in a float64 copy, which a function around the original"
             raise RuntimeError(f"{problem} ({why} does not see: check module.double())") from None
+
+    def _call(self, f: Callable, a: np.ndarray) -> Any:
+        """f of a, in tensors; gradients are as they were, for a layer may take its log-det by them.
+
+        What f does to its argument is done to a, so that check sees it.
+        """
+        inside = self._to(a)
+        before = inside.clone()
+        with self._default_float64():
+            out = f(inside)
+        if not self._torch.equal(inside, before):
+            a[...] = self._from(inside)
+        return out
 
     def _to(self, a: np.ndarray):
         a = np.moveaxis(a, -1, 1) if a.ndim == 4 else a
@@ -100,10 +112,5 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
 
     def forward(self, x: np.ndarray) -> Any:
         """(y, logdet) as arrays; anything unexpected is handed on for check to complain about."""
-        inside = self._to(x)
-        before = inside.clone()
-        with self._torch.no_grad(), self._default_float64():
-            out = self._forward(inside)
-        if not self._torch.equal(inside, before):
-            x[...] = self._from(inside)  # let check see that the input was changed
+        out = self._call(self._forward, x)
         return tuple(self._from(o) for o in out) if isinstance(out, (tuple, list)) else out

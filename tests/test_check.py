@@ -632,3 +632,41 @@ def test_the_note_about_a_log_det_of_0_is_true_of_layers_that_keep_volume(layer)
     report = check(layer, X[:, :4, :6, channels])
     assert report
     assert any("nothing is missed in a layer that always keeps volume" in n for n in report.notes)
+
+
+class ByAutograd(torch.nn.Module):
+    """y = x + a·sigmoid(x), its log-det asked of torch, as monotone networks do."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = torch.nn.Parameter(torch.rand(4) + 0.5)
+
+    def forward(self, x):
+        x = x.clone().requires_grad_()
+        y = x + self.a * torch.sigmoid(x)
+        (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+        return y, slope.log().sum(1)
+
+
+def test_a_layer_may_take_its_log_det_by_autograd():
+    layer, x = ByAutograd(), np.random.default_rng(0).standard_normal((3, 4))
+    report = check(layer, x)
+    assert report, report.message
+    assert np.all(np.diag(ref.jacobian(layer, x[:1]).value) > 1)
+    assert layer.a.requires_grad
+    by_hand = lambda t: layer(t.float())  # noqa: E731
+    assert check(by_hand, torch.from_numpy(x)).mistake == "float32"
+
+
+def test_a_torch_inverse_that_changes_its_input_is_caught():
+    class Greedy(torch.nn.Module):
+        def forward(self, x):
+            return 2 * x, torch.full((len(x),), 4 * np.log(2))
+
+        def inverse(self, y):
+            return y.div_(2)
+
+    for x in (np.random.default_rng(0).standard_normal((3, 4)), np.ones((2, 1, 2, 2)) / 3):
+        report = check(Greedy(), x)
+        assert report.mistake == "changes its input", report.message
+        assert "inverse leaves its input alone" in report.message
