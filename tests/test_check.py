@@ -670,3 +670,22 @@ def test_a_torch_inverse_that_changes_its_input_is_caught():
         report = check(Greedy(), x)
         assert report.mistake == "changes its input", report.message
         assert "inverse leaves its input alone" in report.message
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-4, 1e-5])
+def test_a_right_layer_close_to_the_edge_of_its_domain(distance):
+    """There J·δ is far beyond what y ever is, though δ is small."""
+
+    class FromUnit:
+        def forward(self, x):
+            self.x = x
+            return np.log(x) - np.log1p(-x), -(np.log(x) + np.log1p(-x)).sum(1)
+
+        def inverse(self, y):
+            return 1 / (1 + np.exp(-y))
+
+    x = np.array([[1 - distance, 0.5, distance], [1 - 2 * distance, 0.3, 3 * distance]])
+    layer = FromUnit()
+    report = check(layer, x)
+    assert report, report.message
+    assert check(layer, x, lambda y: layer.x).mistake == "needs forward first"
