@@ -232,12 +232,14 @@ def one_vector(subject: Subject) -> Subject:
 def examples(subject, x, y, logdet, ledger):
     """Two or more examples, their number unlike any other axis so that a wrong axis shows.
 
-    Returns x, y, log-det and whether the layer takes more than one example at a time.
+    Returns x, y, log-det and, of those taken from the x that was given, their y and log-det in that
+    batch (None if the layer takes one example at a time).
     """
     extra = np.random.default_rng(0)
     taken = set(x.shape[1:]) | {x[0].size, 1}
     wanted = next(k for k in (3, 2, *range(4, 4 + x.ndim)) if k not in taken)
-    picked = x[np.unique(np.linspace(0, len(x) - 1, min(wanted, len(x))).astype(int))]
+    rows = np.unique(np.linspace(0, len(x) - 1, min(wanted, len(x))).astype(int))
+    picked, whole = x[rows], (y[rows], logdet[rows] if logdet.shape == (len(x),) else None)
     made = []
     for i in range(wanted - len(picked)):
         base = picked[i % len(picked)]
@@ -248,42 +250,57 @@ def examples(subject, x, y, logdet, ledger):
         y_batch, logdet_batch = as_pair(quiet(subject.forward, batch), Ledger("", ()))
         if y_batch.shape[:1] != (wanted,) or not np.all(np.isfinite(y_batch)):
             raise ValueError
-        return batch, y_batch, logdet_batch, True
+        return batch, y_batch, logdet_batch, whole
     except (Stop, Exception):
         ledger.notes.append(
             f"it does not accept {wanted} examples at a time (or these), only {len(x)}: "
             "whether it mixes examples was not checked"
         )
-        return x, y, logdet, False
+        return x, y, logdet, None
 
 
-def independent(subject, x, y, logdet, ledger) -> None:
-    """Example i alone and example i in company: the same y, the same log-det."""
+def independent(subject, x, y, logdet, whole, ledger) -> None:
+    """Example i alone, in company, and among all that were given: the same y, the same log-det."""
+    k, per_example = (
+        len(whole[0]),
+        logdet.shape == (len(x),),
+    )  # another shape is a mistake by itself
+    if not _unmoved(y[:k], logdet[:k] if per_example else None, *whole, ledger):
+        return
     try:
         alone = [quiet(subject.forward, x[i : i + 1]) for i in range(len(x))]
         y_alone = np.concatenate([np.asarray(a[0]) for a in alone])
     except Exception:
         ledger.unknown("examples apart", "it does not accept a batch of one")
         return
+    parts = [np.asarray(a[1]) for a in alone]
+    shape = next((p.shape for p in parts if p.shape != (1,)), None)
+    apart = np.concatenate(parts) if shape is None else None
+    if not _unmoved(y, logdet if per_example else None, y_alone, apart, ledger):
+        return
+    if per_example and shape is not None:
+        text = f"for a batch of one the log-det has shape {shape}; (1,) is expected (a squeeze?)"
+        ledger.fail("examples apart", text, "not per example")
+        return
+    ledger.ok("examples apart", "nothing of one example depends on the others in the batch")
+
+
+def _unmoved(y, logdet, other_y, other_logdet, ledger) -> bool:
+    """Whether examples have the same y and log-det in other company, or a line that says no."""
     scale = np.abs(y).max() + 1e-300
     # "not <=": a NaN, such as a batch of one divided by its deviation of 0, is a difference.
-    if y_alone.shape != y.shape or not np.abs(y_alone - y).max() <= 1e-9 * scale:
+    if other_y.shape != y.shape or not np.abs(other_y - y).max() <= 1e-9 * scale:
         text = "y of one example depends on the others in the batch (batch statistics?)"
         ledger.fail("examples apart", text, "mixes examples", stop=True)
-    if logdet.shape == (len(x),):  # another shape is a mistake of its own
-        parts = [np.asarray(a[1]) for a in alone]
-        shape = next((p.shape for p in parts if p.shape != (1,)), None)
-        if shape is not None:
-            text = f"for a batch of one the log-det has shape {shape}; (1,) is expected"
-            ledger.fail("examples apart", text + " (a squeeze?)", "not per example")
-            return
-        finite = np.isfinite(logdet)  # the rest is named where it is compared
-        apart, together = np.concatenate(parts)[finite], logdet[finite]
-        if not np.all(np.abs(apart - together) <= 1e-9 * (1 + np.abs(together))):
-            text = "the log-det of one example depends on the others in the batch"
-            ledger.fail("examples apart", text, "mixes examples")
-            return
-    ledger.ok("examples apart", "nothing of one example depends on the others in the batch")
+    if logdet is None or other_logdet is None:
+        return True
+    finite = np.isfinite(logdet)  # the rest is named where it is compared
+    gap = np.abs(other_logdet - logdet)[finite]
+    if not np.all(gap <= 1e-9 * (1 + np.abs(logdet[finite]))):
+        text = "the log-det of one example depends on the others in the batch"
+        ledger.fail("examples apart", text, "mixes examples")
+        return False
+    return True
 
 
 def shape_of_logdet(logdet, x, ledger):

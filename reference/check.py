@@ -109,9 +109,9 @@ def _run(subject: Subject, x: np.ndarray, ledger: Ledger, max_dim: int) -> None:
     if not np.all(np.isfinite(y)):
         ledger.fail("y is finite", "y has NaN or infinite values", "not finite", stop=True)
 
-    x, y, logdet, batched = examples(subject, x, y, logdet, ledger)
-    if batched:
-        independent(subject, x, y, logdet, ledger)
+    x, y, logdet, whole = examples(subject, x, y, logdet, ledger)
+    if whole is not None:
+        independent(subject, x, y, logdet, whole, ledger)
     logdet, shaped = shape_of_logdet(logdet, x, ledger)
     double_precision(x, y, ledger)
     x, jacobians = _measure(subject, x, y, ledger, max_dim)

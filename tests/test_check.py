@@ -689,3 +689,16 @@ def test_a_right_layer_close_to_the_edge_of_its_domain(distance):
     report = check(layer, x)
     assert report, report.message
     assert check(layer, x, lambda y: layer.x).mistake == "needs forward first"
+
+
+@pytest.mark.parametrize(
+    "error",  # of the batch's size; of the example's place in it
+    [lambda n: np.full(n, n > 3), lambda n: np.arange(n) > 4],
+)
+def test_a_log_det_that_is_wrong_in_a_batch_as_large_as_was_given(error):
+    x = np.random.default_rng(0).standard_normal((8, 3))
+    wrong = check(lambda x: (S * x, LOG_S + 0.1 * error(len(x))), x)
+    assert wrong.mistake == "mixes examples", wrong.message
+    moved = check(lambda x: (S * x + (len(x) > 3), np.full(len(x), LOG_S)), x)
+    assert moved.mistake == "mixes examples"
+    assert check(lambda x: (S * x, np.full(len(x), LOG_S)), x)
