@@ -233,7 +233,8 @@ def _example(x: np.ndarray, max_dim: int) -> np.ndarray:
 def _output(f: Callable, x: np.ndarray):
     """y of f(x) or of f(x) = (y, log-det); f gets a copy, so it cannot harm ours."""
     out = f(x.copy())
-    out = out[0] if isinstance(out, tuple) else out
+    if isinstance(out, tuple) or (isinstance(out, list) and len(out) == 2 and np.ndim(out[0])):
+        out = out[0]
     return tensor_to_array(out) if is_torch(out) else out
 
 
@@ -249,9 +250,8 @@ def _vectorise(f: Callable, x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]
         try:  # a layer wants a batch axis where we were given one bare example
             first = np.asarray(_output(f, x[None]))
         except Exception:
-            first = None
-        if first is None:
             _output(f, x)  # raise f's own complaint about x as it was given
+            raise TypeError("f must return an array, or a pair (y, logdet) of arrays") from None
         single, batch_of_one = (1, *x.shape), True
     if first.dtype.kind not in "fiu":
         raise TypeError(f"f must return an array of real numbers, not {first.dtype}")

@@ -256,3 +256,11 @@ def test_waves_of_any_length(seed):
         size, x = 10 ** rng.uniform(-4, -0.5), rng.standard_normal(3)
         J = jacobian(lambda x, a=size, w=w: x + a * np.sin(w * x) / w, x)
         honest(J, np.diag(1 + size * np.cos(w * x)))
+
+
+def test_a_pair_may_be_a_list_and_what_is_no_array_is_named():
+    x = np.array([1.0, 2.0])
+    honest(jacobian(lambda x: [x**2, 0], x), np.diag(2 * x))
+    honest(jacobian(lambda x: [x[0] ** 2, x[1]], x), np.diag([2.0, 1.0]))  # numbers: they are y
+    with pytest.raises(TypeError, match="f must return an array"):
+        jacobian(lambda x: [x, x[:1], 0], x)
