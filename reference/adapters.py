@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+CAST = "its parameters were cast to float64, in a copy, to be checked"
+
 
 def is_torch(obj: object) -> bool:
     """Whether obj is a torch tensor or module."""
@@ -27,6 +29,15 @@ def tensor_to_array(x: Any) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(a, 1, -1)) if a.ndim == 4 else a
 
 
+def _held(value: object) -> Iterator[object]:
+    """What an attribute holds, lists and dictionaries looked into."""
+    if isinstance(value, (list, tuple, dict)):
+        for inside in value.values() if isinstance(value, dict) else value:
+            yield from _held(inside)
+    else:
+        yield value
+
+
 class from_torch:  # noqa: N801 (reads as the function it stands for)
     """A torch module, or functions on tensors, in the reference's clothes: arrays in, arrays out.
 
@@ -35,6 +46,7 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
     checked in a float64 copy on the CPU, in the mode (train or eval) it is in: the formulas are
     the same, and only float64 can tell a formula that is right from one that is nearly so.  The
     copy serves ``inverse`` too where that is a module or a module's method, as module.inverse is.
+    A module that cannot be copied is called itself if it is float64, else that is a TypeError.
     """
 
     def __init__(self, module: Callable, inverse: Callable | None = None) -> None:
@@ -51,24 +63,34 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
             inverse = getattr(module, "inverse", None)
         if inverse is not None:
             self._inverse = self._in_float64(inverse, copies)
-            self._sees_the_copy = self._inverse is not inverse or not self.notes
+            self._sees_the_copy = self._inverse is not inverse or CAST not in self.notes
             self.inverse = self._back
 
     def _in_float64(self, f: Callable, copies: dict) -> Callable:
         """A module, or a module's method, on a float64 copy of that module; others as they are."""
         torch = self._torch
         module = getattr(f, "__self__", f)
-        if not isinstance(module, torch.nn.Module):
-            return f
-        for part in module.modules():  # what it keeps of a forward cannot be copied with its graph
-            kept = (t for t in vars(part).values() if isinstance(t, torch.Tensor) and not t.is_leaf)
-            copies.update({id(t): t.detach() for t in kept})
+        if not isinstance(module, torch.nn.Module) or copies.get(id(module)) is module:
+            return f  # a function, or what could not be copied before
         kinds = {p.dtype for p in [*module.parameters(), *module.buffers()]}
-        if not self.notes and kinds & {torch.float32, torch.float16, torch.bfloat16}:
-            self.notes.append("its parameters were cast to float64, in a copy, to be checked")
-        f = copy.deepcopy(f, copies)
-        getattr(f, "__self__", f).cpu().double().requires_grad_(False)  # no graph is wanted
-        return f
+        short = kinds & {torch.float32, torch.float16, torch.bfloat16}
+        try:
+            for part in module.modules():  # what is kept of a forward: a graph cannot be copied
+                kept = (t for t in _held(vars(part)) if isinstance(t, torch.Tensor))
+                copies.update({id(t): t.detach() for t in kept if not t.is_leaf})
+            own = copy.deepcopy(module, copies)
+        except Exception as problem:  # it holds a lock, an open file, …
+            if short:
+                text = f"the module cannot be copied to float64 ({problem}); pass module.double()"
+                raise TypeError(text) from None
+            copies.clear()
+            copies[id(module)] = module
+            self.notes.append(f"it cannot be copied ({problem}): the module itself was called")
+            return f
+        if short and CAST not in self.notes:
+            self.notes.append(CAST)
+        own.cpu().double().requires_grad_(False)  # no graph is wanted
+        return copy.deepcopy(f, copies)  # the copy itself, or its method
 
     @contextmanager
     def _default_float64(self) -> Iterator[None]:

@@ -65,7 +65,8 @@ def check(
 
     A wrong layer gives a failing report, never an exception.  A wrong ``x`` raises TypeError (not
     an array, not float64) or ValueError (empty, NaN, more than ``max_dim`` numbers an example), a
-    ``layer`` or ``inverse`` that cannot be called TypeError.
+    ``layer`` or ``inverse`` that cannot be called, or a float32 module that cannot be copied,
+    TypeError.
 
     >>> double = lambda x: (2 * x, np.full(len(x), x[0].size * np.log(2)))
     >>> bool(check(double, np.random.default_rng(0).normal(size=(2, 3)), lambda y: y / 2))

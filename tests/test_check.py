@@ -1,6 +1,7 @@
 """`check` accepts what is right in any clothes, refuses what it cannot prove, and says it well."""
 
 import json
+import threading
 import warnings
 
 import numpy as np
@@ -702,3 +703,37 @@ def test_a_log_det_that_is_wrong_in_a_batch_as_large_as_was_given(error):
     moved = check(lambda x: (S * x + (len(x) > 3), np.full(len(x), LOG_S)), x)
     assert moved.mistake == "mixes examples"
     assert check(lambda x: (S * x, np.full(len(x), LOG_S)), x)
+
+
+class Hoarder(torch.nn.Module):
+    """Keeps things that cannot be copied: outputs with their graphs, or a lock."""
+
+    def __init__(self, **kept):
+        super().__init__()
+        self.s = torch.nn.Parameter(torch.tensor([2.0, 0.5, 3.0]))
+        self.seen, self.kept = {"y": []}, kept
+
+    def forward(self, x):
+        y = x * self.s
+        self.seen["y"].append(y)
+        return y, self.s.log().sum().expand(len(x))
+
+    def inverse(self, y):
+        return y / self.s
+
+
+def test_a_module_that_keeps_what_cannot_be_copied():
+    layer = Hoarder()
+    layer(torch.ones(2, 3))
+    report = check(layer, VECTORS)
+    assert report, report.message
+    assert len(layer.seen["y"]) == 1
+
+    locked = Hoarder(lock=threading.Lock())
+    with pytest.raises(TypeError, match=r"cannot be copied .*pass module\.double\(\)"):
+        check(locked, VECTORS)
+    for inverse in (None, locked.inverse):
+        report = check(locked.double(), VECTORS, inverse)
+        assert report and report.round_trip < 1e-14
+        assert any("the module itself was called" in note for note in report.notes)
+    assert locked.s.requires_grad
