@@ -15,6 +15,10 @@ from typing import Any
 import numpy as np
 
 CAST = "its parameters were cast to float64, in a copy, to be checked"
+SET = (
+    "forward set its parameters from x in a copy, which a function given as inverse does not see: "
+    "call module(x) once first, or give module.inverse"
+)
 
 
 def is_torch(obj: object) -> bool:
@@ -64,6 +68,9 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
         if inverse is not None:
             self._inverse = self._in_float64(inverse, copies)
             self._sees_the_copy = self._inverse is not inverse or CAST not in self.notes
+            # A function around the module itself: what forward sets in the copy, it does not see.
+            stranger = self._inverse is inverse and self._forward is not module
+            self._around = getattr(module, "__self__", module) if stranger else None
             self.inverse = self._back
 
     def _in_float64(self, f: Callable, copies: dict) -> Callable:
@@ -104,6 +111,8 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
 
     def _back(self, y: np.ndarray) -> Any:
         """inverse(y) as an array."""
+        if self._around is not None and SET not in self.notes and self._was_set():
+            self.notes.append(SET)
         try:
             return self._from(self._call(self._inverse, y))
         except RuntimeError as problem:
@@ -111,6 +120,13 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
                 raise
             why = "the module is checked in a float64 copy, which a function around the original"
             raise RuntimeError(f"{problem} ({why} does not see: check module.double())") from None
+
+    def _was_set(self) -> bool:
+        """Whether forward has changed the copy: initial values from the first batch, say."""
+        own = getattr(self._forward, "__self__", self._forward)
+        before, now = ([*m.parameters(), *m.buffers()] for m in (self._around, own))
+        same = (self._torch.equal(a.to(b), b) for a, b in zip(before, now, strict=False))
+        return not all(same)
 
     def _call(self, f: Callable, a: np.ndarray) -> Any:
         """f of a, in tensors; gradients are as they were, for a layer may take its log-det by them.
@@ -130,9 +146,11 @@ class from_torch:  # noqa: N801 (reads as the function it stands for)
         return self._torch.from_numpy(np.array(a, order="C"))
 
     def _from(self, t):
+        if isinstance(t, (tuple, list)):
+            return tuple(map(self._from, t))
         return tensor_to_array(t) if isinstance(t, self._torch.Tensor) else t
 
     def forward(self, x: np.ndarray) -> Any:
         """(y, logdet) as arrays; anything unexpected is handed on for check to complain about."""
         out = self._call(self._forward, x)
-        return tuple(self._from(o) for o in out) if isinstance(out, (tuple, list)) else out
+        return self._from(out) if isinstance(out, (tuple, list)) else out

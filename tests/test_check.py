@@ -737,3 +737,39 @@ def test_a_module_that_keeps_what_cannot_be_copied():
         assert report and report.round_trip < 1e-14
         assert any("the module itself was called" in note for note in report.notes)
     assert locked.s.requires_grad
+
+
+class FromFirstBatch(torch.nn.Module):
+    """An actnorm that takes its scale from the first batch; its inverse returns a pair."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_s = torch.nn.Parameter(torch.zeros(3))
+        self.register_buffer("ready", torch.tensor(False))
+
+    def forward(self, x):
+        if not self.ready:
+            self.log_s.data, self.ready = -torch.log(x.std(0)), torch.tensor(True)
+        return x * self.log_s.exp(), self.log_s.sum().expand(len(x))
+
+    def inverse(self, y):
+        return y * (-self.log_s).exp(), -self.log_s.sum().expand(len(y))
+
+
+def test_an_inverse_that_cannot_see_what_forward_sets_is_told_so():
+    for layer in (FromFirstBatch(), FromFirstBatch().double()):
+        around = check(layer, VECTORS, lambda y, m=layer: m.inverse(y)[0])
+        assert around.mistake in ("needs forward first", "raises")
+    assert "call module(x) once first, or give module.inverse" in around.message
+    assert not layer.ready
+    layer(torch.from_numpy(VECTORS))
+    report = check(layer, VECTORS, lambda y: layer.inverse(y)[0])
+    assert report, report.message
+
+
+def test_a_pair_from_the_inverse_is_refused_and_its_first_half_checked_all_the_same():
+    report = check(FromFirstBatch(), VECTORS)
+    assert report.mistake == "inverse returns a pair"
+    assert report.round_trip < 1e-14
+    assert str(report).count("returned a pair") == 1
+    assert check(lambda x: (S * x, np.full(len(x), LOG_S)), VECTORS, lambda y: ()).mistake
