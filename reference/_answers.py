@@ -261,10 +261,8 @@ def examples(subject, x, y, logdet, ledger):
 
 def independent(subject, x, y, logdet, whole, ledger) -> None:
     """Example i alone, in company, and among all that were given: the same y, the same log-det."""
-    k, per_example = (
-        len(whole[0]),
-        logdet.shape == (len(x),),
-    )  # another shape is a mistake by itself
+    k = len(whole[0])
+    per_example = logdet.shape == (len(x),)  # another shape is a mistake by itself
     if not _unmoved(y[:k], logdet[:k] if per_example else None, *whole, ledger):
         return
     try:
