@@ -773,3 +773,31 @@ def test_a_pair_from_the_inverse_is_refused_and_its_first_half_checked_all_the_s
     assert report.round_trip < 1e-14
     assert str(report).count("returned a pair") == 1
     assert check(lambda x: (S * x, np.full(len(x), LOG_S)), VECTORS, lambda y: ()).mistake
+
+
+def test_a_forgotten_pixel_is_no_eps_in_the_log():
+    s = np.array([0.5, -2, 3, 0.7, -0.3, 1.4])
+    x = np.random.default_rng(0).normal(size=(4, 3, 5, 6))
+    logs = np.log(np.abs(s)).sum()
+    assert check(lambda x: (s * x, np.full(len(x), 14 * logs)), x).mistake is None
+    inside = 15 * np.log(np.abs(s) + 1e-3).sum()
+    assert check(lambda x: (s * x, np.full(len(x), inside)), x).mistake == "eps in the log"
+
+
+@pytest.mark.parametrize(("eps", "mistake"), [(1e-6, "eps in one only"), (0, "imprecise")])
+def test_a_coupling_that_is_nearly_undone_has_no_wrong_input(eps, mistake):
+    """y_b = (x_b + t) · s, undone with s + ε, or to seven digits."""
+    w = np.random.default_rng(1).standard_normal((2, 2, 2))
+    scale_and_shift = lambda a: (np.exp(np.tanh(a @ w[0])), a @ w[1])  # noqa: E731
+
+    def forward(x):
+        s, t = scale_and_shift(x[:, :2])
+        return np.concatenate([x[:, :2], (x[:, 2:] + t) * s], 1), np.log(s).sum(1)
+
+    def inverse(y):
+        s, t = scale_and_shift(y[:, :2])
+        back = y[:, 2:] / (s + eps) - t
+        return np.concatenate([y[:, :2], back if eps else back * (1 + 1e-7 * np.sin(9 * back))], 1)
+
+    x = np.random.default_rng(2).standard_normal((3, 4))
+    assert check(forward, x, inverse).mistake == mistake
