@@ -137,12 +137,18 @@ def guarded(f: Callable, a: np.ndarray, name: str, ledger: Ledger):
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             out = f(given)
-    except NotImplementedError:
-        ledger.fail(name, "raised NotImplementedError: not written yet", "not done", stop=True)
+    except NotImplementedError as problem:
+        text = f"raised NotImplementedError: {str(problem) or 'not written yet'}"
+        ledger.fail(name, text, "not done", stop=True)
     except Exception as problem:
         text = f"raised {type(problem).__name__}: {problem}"
         if name == "forward" and a.ndim == 3:
             text += f" (x has three axes {a.shape}; an image is a batch of one, x[None])"
+        if isinstance(getattr(f, "__self__", None), from_torch):
+            if "dtype" in text:
+                text += " (use module.double(), and register plain tensors as buffers)"
+            elif a.ndim == 4:
+                text += f" (an array {a.shape} is taken as (N, H, W, C); a tensor as (N, C, H, W))"
         ledger.fail(name, text, "raises", stop=True)
     if out is None or out is Ellipsis:
         ledger.fail(name, f"returned {out}: not written yet, or no return", "not done", stop=True)
@@ -250,6 +256,10 @@ def examples(subject, x, y, logdet, ledger):
         y_batch, logdet_batch = as_pair(quiet(subject.forward, batch), Ledger("", ()))
         if y_batch.shape[:1] != (wanted,) or not np.all(np.isfinite(y_batch)):
             raise ValueError
+        if made:
+            ledger.notes.append(
+                f"{len(made)} of the {wanted} examples tried were made from x: 0.7 to 1 times it"
+            )
         return batch, y_batch, logdet_batch, whole
     except (Stop, Exception):
         ledger.notes.append(

@@ -60,8 +60,10 @@ def check(
     The tolerance is the numeric Jacobian's own error bound (:func:`reference.jacobian`): no
     constant chosen by hand hides a mistake.  If it exceeds 5·10⁻⁷ nats (5·10⁻⁹ per dimension if
     that is more) the report fails rather than passes on a measurement that proves little.  Where x
-    sits on the corner of a ReLU, x is moved by a thousandth and the report says so.  If x has one
-    example, a second, (1 − 0.3 u) x with u uniform in [0, 1), is added (0.1 · normal where x is 0).
+    sits on the corner of a ReLU, x is moved by a thousandth and the report says so.  Three examples
+    are tried (another number where an axis of x is as long as that, lest a wrong axis fit); if x
+    has fewer, more are made, (1 − 0.3 u) x with u uniform in [0, 1), or 0.1 · normal where x is 0.
+    The report says that too: a layer for whole numbers only needs as many examples given.
 
     A wrong layer gives a failing report, never an exception.  A wrong ``x`` raises TypeError (not
     an array, not float64) or ValueError (empty, NaN, more than ``max_dim`` numbers an example), a
@@ -160,7 +162,8 @@ def _measure(subject, x, y, ledger, max_dim):
             x[i] = x[i] * (1 - 1e-3 * rng.random(x[i].shape)) + 1e-3 * (x[i] == 0)
         if attempt:
             ledger.notes.append(
-                f"example {i + 1} was moved by 0.1 %, away from a corner of the function"
+                f"example {i + 1} was moved by 0.1 %, away from a corner of the function, "
+                "or from a point where it cannot be measured well enough"
             )
         jacobians.append(J)
     return x, jacobians
@@ -267,6 +270,8 @@ def _agreement(subject, x, y, logdet, shaped, jacobians, ledger, max_dim) -> Non
         )
         return
     detail = f"it says {_few(said)}, numerically it is {_few(ledger.numeric)}"
+    if _few(said) == _few(ledger.numeric):  # alike to six digits
+        detail += f"; they differ by up to {difference.max():.1e}"
     if subject.layers and _blame_step(subject.layers, x, said, ledger, detail, max_dim):
         return
     found = logdet_mistakes(said, jacobians, x[:n], y[:n], ledger.tolerance)
@@ -359,6 +364,8 @@ def _round_trip(subject, x, y, jacobians, ledger, max_dim) -> None:
         except Exception:
             again = None
         detail = f"inverse(forward(x)) differs from x by up to {ledger.round_trip:.1e}"
+        if ledger.round_trip == np.inf:
+            detail = "inverse(forward(x)) has NaN or infinite values"
         detail += f" (rounding explains {ledger.round_trip_tolerance:.1e})"
         late = [note for note in subject.notes if note not in ledger.notes]
         if late:  # the adapter has seen why

@@ -775,6 +775,11 @@ def test_a_pair_from_the_inverse_is_refused_and_its_first_half_checked_all_the_s
     assert check(lambda x: (S * x, np.full(len(x), LOG_S)), VECTORS, lambda y: ()).mistake
 
 
+def test_numbers_that_look_alike_are_told_apart():
+    said = check(lambda x: (S * x, np.full(len(x), LOG_S + 3e-7)), VECTORS).message
+    assert "they differ by up to 3.0e-07" in said
+
+
 def test_a_forgotten_pixel_is_no_eps_in_the_log():
     s = np.array([0.5, -2, 3, 0.7, -0.3, 1.4])
     x = np.random.default_rng(0).normal(size=(4, 3, 5, 6))
@@ -801,3 +806,34 @@ def test_a_coupling_that_is_nearly_undone_has_no_wrong_input(eps, mistake):
 
     x = np.random.default_rng(2).standard_normal((3, 4))
     assert check(forward, x, inverse).mistake == mistake
+
+
+def scale3(x):
+    return S * x, np.full(len(x), LOG_S)
+
+
+def test_examples_that_are_made_are_said():
+    few, many = (check(scale3, VECTORS[:k]).notes for k in (1, 4))
+    assert any("were made from x" in note for note in few)
+    assert not any("were made from x" in note for note in many)
+
+
+def test_refusals_are_in_the_layers_own_words_with_a_hint():
+    def none_exists(y):
+        raise NotImplementedError("this flow has no algebraic inverse")
+
+    assert "no algebraic inverse" in check(scale3, VECTORS, none_exists).message
+    assert "NaN" in check(scale3, VECTORS, lambda y: y * np.nan).message
+
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = torch.eye(3)  # neither a parameter nor a buffer
+
+        def forward(self, x):
+            return x @ self.w, torch.zeros(len(x))
+
+    assert "register plain tensors as buffers" in check(Plain(), VECTORS).message
+    channels_first = X[:, :4, :3]  # as an array (N, C, H, W), C = 4
+    said = check(torch.nn.Conv2d(4, 4, 1), channels_first).message
+    assert "a tensor as (N, C, H, W)" in said
