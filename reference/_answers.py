@@ -303,7 +303,7 @@ def _unmoved(y, logdet, other_y, other_logdet, ledger) -> bool:
     if logdet is None or other_logdet is None:
         return True
     finite = np.isfinite(logdet)  # the rest is named where it is compared
-    gap = np.abs(other_logdet - logdet)[finite]
+    gap = np.abs(other_logdet[finite] - logdet[finite])
     if not np.all(gap <= 1e-9 * (1 + np.abs(logdet[finite]))):
         text = "the log-det of one example depends on the others in the batch"
         ledger.fail("examples apart", text, "mixes examples")
