@@ -11,7 +11,7 @@ from glowlite.checkpoint import CheckpointError, digest, save_model
 
 
 def test_an_unknown_name_lists_what_there_is():
-    with pytest.raises(ValueError, match="'faces64'; accepted: 'faces32'"):
+    with pytest.raises(ValueError, match="'faces64'; accepted: 'faces32', 'cifar10'"):
         glowlite.pretrained("faces64")
 
 
@@ -37,6 +37,19 @@ def test_what_is_there_is_loaded(tmp_path, monkeypatch):
     found = glowlite.pretrained("faces32")
     assert found.header["seconds"] == 7
     assert not found.training
+
+
+@pytest.mark.parametrize(
+    ("name", "results"), [("faces32", "faces32"), ("cifar10", "real_data/cifar10")]
+)
+def test_the_log_in_results_is_of_the_model_that_ships(name, results):
+    folder = Path(shipped.__file__).parents[1] / "results" / results
+    header = glowlite.pretrained(name).header
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (header["step"], header["images"]) == (last["step"], last["images"])
+    made = json.loads((folder / "config.json").read_text())["made"]["command"]
+    wanted = shipped._MADE_BY[name].replace("--data-dir FOLDER ", "").split()
+    assert set(wanted) <= set(made.split())
 
 
 def test_the_grades_in_results_are_of_the_model_that_ships():
