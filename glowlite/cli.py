@@ -74,7 +74,8 @@ examples:
         """\
 examples:
   glowlite verify runs/faces-1
-  glowlite verify runs/faces-1 --full          the dense Jacobian at the full image size""",
+  glowlite verify runs/faces-1 --full          the dense Jacobian at the full image size
+  glowlite verify runs/cifar --data faces      without its own data: any images will do""",
     ),
     "bench": (
         "time training, likelihood and sampling on this machine",

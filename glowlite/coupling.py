@@ -44,6 +44,7 @@ class Coupling(Conditioned):
     outputs: int
 
     def condition(self, x: Tensor) -> Tensor:
+        """The net's output for x. Raises ValueError for another number of channels than is used."""
         h = super().condition(x)
         check_channels(h, self.outputs * x.shape[1], "the coupling net's output")
         return h
