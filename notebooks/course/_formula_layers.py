@@ -14,7 +14,7 @@ import numpy as np
 
 from ._formula_parse import PARTIAL, parse, tokenize
 
-COUNTS = "KNMLT"  # letters for how many maps there are
+COUNTS = frozenset("KNMLT")  # letters for how many maps there are
 STEPS = 3  # the flow at our points is h₀ = x → h₁ → h₂ → h₃ = z
 MAX_SUMS = 3  # one inside the other: each of them takes STEPS times as long
 LAYERS = ("flow", "actnorm", "conv1x1", "lu", "affine_coupling", "additive_coupling")
@@ -413,7 +413,7 @@ class Evaluator:
         """A bound of a sum over steps, such as 1, K or K−1."""
         if tree[0] == "num":
             value = tree[1]
-        elif tree[0] == "sym" and tree[1] in COUNTS + "nk":
+        elif tree[0] == "sym" and tree[1] in COUNTS | {"n", "k"}:
             value = STEPS
         elif tree[0] in ("+", "-"):
             right = self.small(tree[2])

@@ -271,12 +271,13 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     ),
 }  # fmt: skip
 
-# What makes words a statement. Stems, English and Russian; "=", a colon, a dash with spaces and
-# "the logarithm of …" by itself count.
+# "The logarithm of …" says by itself what a thing is.
 DEFINITION = re.compile(
     r"\blog\w* of\b|логарифм\w* (?:модул[яей]|определител[яей]|детерминант[аов]|абсолютн)",
     re.IGNORECASE,
 )
+# What makes words a statement. Stems, English and Russian; "=", a colon, a dash with spaces and a
+# definition count.
 RELATION = re.compile(
     r"=|≈|→|\binstead of\b|\bвместо\b|\babs\s*\(|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\|\s*det"
     rf"|{DEFINITION.pattern}|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
@@ -392,9 +393,8 @@ def _matches(concept: Concept, sentence: str) -> str:
     if WOULD.search(sentence):
         bare = _blank(NEGATION, bare)
     for denial in REFUSED.finditer(bare):
-        subject = re.split(r"[,:;(]", sentence[max(0, denial.start() - 2 * NEAR) : denial.start()])[
-            -1
-        ]
+        before = sentence[max(0, denial.start() - 2 * NEAR) : denial.start()]
+        subject = re.split(r"[,:;(]", before)[-1]
         if re.search(rf"(?:{concept.core})\w*(?:\W+\w+){{0,4}}\W*$", subject):
             return "denied"
     for aside in CONTRAST.finditer(bare):
