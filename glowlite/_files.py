@@ -11,6 +11,8 @@ from pathlib import Path
 
 def sync_folder(folder: Path) -> None:
     """A rename is on the disk only once its folder is."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders: when it writes is its affair
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

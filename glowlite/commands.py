@@ -10,6 +10,7 @@ import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,13 @@ def train(args: Namespace) -> int:
             # A small set's test part may hold a class that its training part has not.
             every = (train_set, watched, test_set)
             model["n_classes"] = 1 + max(int(part.labels.max()) for part in every)
-        # One process makes and knows the folder.
-        made = runs.next_folder(config.data) if world.first and not args.out else None
-        folder = made or Path(args.out or "")
+        # One process makes and knows the folder, and keeps others out.
+        folder, new = Path(args.out or ""), False
+        if world.first:
+            new = not args.out or not folder.exists()
+            folder = folder if args.out else runs.next_folder(config.data)
+            if new:
+                folder.mkdir(parents=True, exist_ok=True)
         if world.first:
             kept = f"{len(watched):,} held-out, " if config.holdout else ""
             counts = f"{len(train_set):,} training, {kept}{len(test_set):,} test images"
@@ -71,14 +76,15 @@ def train(args: Namespace) -> int:
             if train_set.skipped:
                 print(f"left out: {train_set.skipped:,} of the files, not readable as images")
         notes = _notes(world)
-        try:
-            run = runs.start(
-                folder, config, model, train_set, watched, world, force=args.force, notes=notes
-            )
-        finally:
-            if made and not any(made.iterdir()):
-                made.rmdir()
-        return _train(run, train_set, watched, test_set, world)
+        with _alone(folder, world):
+            try:
+                run = runs.start(
+                    folder, config, model, train_set, watched, world, force=args.force, notes=notes
+                )
+            finally:
+                if new and not any(folder.iterdir()):
+                    folder.rmdir()
+            return _train(run, train_set, watched, test_set, world)
     finally:
         world.close()
 
@@ -99,17 +105,26 @@ def resume(args: Namespace) -> int:
     world = World(config.device)
     try:
         train_set, watched, test_set = _sets(config, args)
-        run = runs.restart(args.run, train_set, world, **changes)
-        (finished,) = world.agree(float(runs.finished(run)))
-        if finished and run.progress(len(train_set)) >= 1:
+        with _alone(args.run, world):
+            run = runs.restart(args.run, train_set, world, **changes)
+            (finished,) = world.agree(float(runs.finished(run)))
+            if finished and run.progress(len(train_set)) >= 1:
+                if world.first:
+                    print(f"{args.run} is complete; to train on, give --minutes or --epochs in all")
+                return 0
             if world.first:
-                print(f"{args.run} is complete; to train on, give --minutes or --epochs in all")
-            return 0
-        if world.first:
-            print(f"going on at step {run.step}, after {run.seconds / 60:.1f} minutes of training")
-        return _train(run, train_set, watched, test_set, world)
+                minutes = run.seconds / 60
+                print(f"going on at step {run.step}, after {minutes:.1f} minutes of training")
+            return _train(run, train_set, watched, test_set, world)
     finally:
         world.close()
+
+
+def _alone(folder: str | Path, world: World) -> AbstractContextManager[None]:
+    """The run's folder, kept from other runs by the process that writes there."""
+    from glowlite import runs
+
+    return runs.alone(folder) if world.first else nullcontext()
 
 
 def _train(

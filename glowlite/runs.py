@@ -9,12 +9,14 @@ A run resumed on a CPU goes on bit for bit as if it had never stopped (with --ep
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import errno
 import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -120,7 +122,7 @@ class Run:
         checkpoint.fill(self.model, parts["model"], path)
         checkpoint.fill(self.average, parts["average"], path)
         state: dict[int, dict[str, Tensor]] = {}
-        parameters = list(self.model.parameters())
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         try:
             for name, tensor in parts["optimizer"].items():
                 i, _, key = name.partition("/")
@@ -266,6 +268,33 @@ def next_folder(data: str, parent: str | Path = "runs") -> Path:
             return folder
         except FileExistsError:
             continue
+
+
+@contextlib.contextmanager
+def alone(folder: str | Path) -> Iterator[None]:
+    """Within it, no other process trains in `folder`; the system lets go when this one dies.
+
+    Raises BlockingIOError, naming the folder, if another one does.  No folder, or a system or disk
+    without such locks: nothing is locked.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        handle = os.open(folder, os.O_RDONLY)
+    except (ImportError, OSError):
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            what = "another process is training in this folder"
+            raise BlockingIOError(errno.EAGAIN, what, str(folder)) from None
+        except OSError:  # a disk without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 def _check_folder(folder: Path, force: bool) -> None:

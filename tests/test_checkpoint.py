@@ -185,6 +185,23 @@ def test_a_file_replaced_while_it_is_read_is_one_file_or_the_other(tmp_path, mon
     assert (tensors["x"] == header["step"]).all()
 
 
+def test_saving_does_without_opening_folders(tmp_path, monkeypatch):
+    """As on Windows, which opens none and has no O_DIRECTORY."""
+    system_open = os.open
+
+    def open_files(path, *more, **options):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return system_open(path, *more, **options)
+
+    monkeypatch.setattr(os, "open", open_files)
+    with pytest.raises(OSError, match="could not write"):  # here the folder is flushed too
+        save_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {})
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    save_tensors(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {})
+    assert torch.equal(load_tensors(tmp_path / "a.safetensors")[0]["x"], torch.ones(2))
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.safetensors"):
         glowlite.load(tmp_path / "nothing.safetensors")

@@ -384,6 +384,34 @@ def test_two_runs_at_once_take_two_folders(tmp_path):
     assert names == ["folder-1", "folder-2"]
 
 
+def test_a_folder_is_trained_in_by_one_process(run, tmp_path, capsys):
+    """A second `resume`, or `train --force`, would share the log and the files of the first."""
+    folder = shutil.copytree(run, tmp_path / "a")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    code = (
+        "import sys, glowlite.runs as r\nwith r.alone(sys.argv[1]): print(1, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline()
+        for words in (["resume", folder, "--epochs", "2"], [*TRAIN, "--out", folder, "--force"]):
+            said = fails(capsys, *words)
+            assert said == f"glowlite: {folder}: another process is training in this folder"
+        assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        other.kill()  # the lock goes with it
+    assert main(["resume", str(folder), "--epochs", "2"]) == 0
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_folder_given_is_left_as_it_was_by_a_run_that_could_not_start(tmp_path, capsys, new):
+    folder = tmp_path / "a"
+    if not new:
+        folder.mkdir()
+    fails(capsys, *TRAIN, "--out", folder, "--levels", "9")
+    assert folder.exists() is not new
+
+
 def test_a_run_that_could_not_start_leaves_no_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(runs, "start", mock.Mock(side_effect=ValueError("no")))

@@ -401,6 +401,23 @@ def test_a_mended_class_is_recorded(monkeypatch, tmp_path):
     assert [row[3:] for row in progress().rows if row[1] == broken.id] == [("solved", 1)]
 
 
+class HoldsItself:
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __call__(self, *_):
+        return None
+
+
+HoldsItself.me = HoldsItself
+
+
+@pytest.mark.parametrize("odd", [HoldsItself, HoldsItself()], ids=["class", "object"])
+def test_odd_answers_are_judged_too(odd):
+    """`check` never raises, whatever stands in a class or an object answers to."""
+    assert check("actnorm.broken", odd).status == "wrong"
+
+
 @pytest.mark.parametrize("item", [e for e in EXERCISES if e.stub_deserves], ids=lambda e: e.id)
 def test_the_faults_of_a_broken_layer_are_named_once_a_line_was_changed(item):
     told = judge(item, item.stub_function()).message

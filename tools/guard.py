@@ -42,7 +42,7 @@ _MACHINE = re.compile(
 _ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}")
 _FINGERPRINT = re.compile(r"^axes \d+: .*(#[0-9a-f]{8}|not compared)", re.M)
 _IMAGE_MIMES = ("image/png", "image/jpeg", "image/svg+xml", "image/gif")
-_WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def offences(path: Path, exercises: dict | None = None) -> list[str]:
@@ -195,7 +195,7 @@ def _code(cell: NotebookNode, number: int, image_before: bool):
     if _MACHINE.search(cell.source):
         yield "a path of one machine"
     tags = set(cell.metadata.get("tags", []))
-    widget = any(_WIDGET in o.get("data", {}) for o in cell.outputs)
+    widget = any(WIDGET in o.get("data", {}) for o in cell.outputs)
     shows_progress = re.search(r"(?<![\w.])(progress|scorecard)\(\)", cell.source)
     nbval_tags = {t for t in tags if t.startswith("nbval") or t == "raises-exception"}
     if nbval_tags - {"nbval-ignore-output"}:

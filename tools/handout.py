@@ -22,6 +22,7 @@ import nbformat
 
 from course.exercise import registry
 from course.sealed import seal
+from tools.guard import WIDGET
 from tools.notebooks import FOLDER, filled, find, inject
 
 ROOT = FOLDER.parent
@@ -44,7 +45,6 @@ NOTE = (
     "> A copy handed out with the course: `make course` and `make verify` work here. Left out: "
     "tests, benchmarks, tools, {}; so the links to them, `make test` and `make bench` do not.\n\n"
 )
-_WIDGET = "application/vnd.jupyter.widget-view+json"  # names another model in every run
 
 
 def files(names: tuple[str, ...] = CONTENTS) -> Iterator[Path]:
@@ -99,7 +99,7 @@ def instructor(folder: Path, names: list[str] | None = None) -> Path:
             raise ValueError(f"{path.name}: not accepted: {', '.join(wrong)}")
         for cell in book.cells:
             for output in cell.get("outputs", []):
-                output.get("data", {}).pop(_WIDGET, None)
+                output.get("data", {}).pop(WIDGET, None)  # names another model in every run
         book.metadata.pop("widgets", None)
         contents[path.relative_to(ROOT)] = (nbformat.writes(book) + "\n").encode()
         print(f"{path.name}: {len(answers)} exercises filled in", flush=True)

@@ -59,7 +59,7 @@ def paint_faces(size: int, has: dict[str, Array], u: dict[str, Array]) -> Array:
     tint = _colours(has, u)
     hair = _hair_outline(head, has, u, shape)
     _hair_behind(head, hair, tint)
-    _body(head, has, u, shape, tint)
+    _body(head, has, u, tint)
     _skin(head, has, u, shape, tint)
     _age_lines(head, has, shape, tint)
     _eyes(head, has, u, shape, tint)
@@ -159,7 +159,7 @@ def _hair_behind(head: Canvas, hair: dict, tint: dict) -> None:
     head.paint(hair["outline"], tint["shade"])
 
 
-def _body(head: Canvas, has: dict, u: dict, shape: dict, tint: dict) -> None:
+def _body(head: Canvas, has: dict, u: dict, tint: dict) -> None:
     """Neck, shoulders and a collar."""
     male = has["male"]
     low = head.window(-1, 1, 0.35, 1)

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -233,8 +233,10 @@ def _home(thing: Any) -> str | None:
     if isinstance(thing, partial):  # a course's function around the student's class
         return next(filter(None, map(_home, (*thing.args, thing.func))), None)
     if isinstance(thing, type):
-        return next(filter(None, map(_home, vars(thing).values())), None)
-    return getattr(getattr(thing, "__code__", None), "co_filename", None)
+        functions = (v for v in vars(thing).values() if isinstance(v, FunctionType))
+        return next(filter(None, map(_home, functions)), None)
+    thing = thing.__func__ if isinstance(thing, MethodType) else thing
+    return thing.__code__.co_filename if isinstance(thing, FunctionType) else None
 
 
 def _end(sentence: str) -> str:

@@ -20,7 +20,7 @@ import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from html import escape
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 from . import progress as _progress
@@ -177,11 +177,13 @@ def _untouched(exercise: Exercise, fn: Callable) -> bool:
 def _essence(thing: Any) -> Any:
     """What a function, or each function of a class, does; not where it was written."""
     if isinstance(thing, type):
-        return {name: _essence(part) for name, part in vars(thing).items() if callable(part)}
-    code = getattr(thing, "__code__", thing)
-    if isinstance(code, CodeType):
-        inner = tuple(_essence(constant) for constant in code.co_consts)
-        return code.co_code, code.co_names, code.co_varnames, inner
+        functions = {k: v for k, v in vars(thing).items() if isinstance(v, FunctionType)}
+        return {name: _essence(part) for name, part in functions.items()}
+    if isinstance(thing, FunctionType):
+        thing = thing.__code__
+    if isinstance(thing, CodeType):
+        inner = tuple(_essence(constant) for constant in thing.co_consts)
+        return thing.co_code, thing.co_names, thing.co_varnames, inner
     return thing
 
 
