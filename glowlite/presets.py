@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
-OPTIMIZERS = ("adam", "adamw", "adamax")
+OPTIMIZERS = ("adam", "adamw", "adamax", "muon")
 SCHEDULES = ("cosine", "constant")
 # As `flow.MEMORY_MODES`, which cannot be imported here: --help does not wait for torch.
 MEMORY = ("default", "half", "checkpoint", "reversible")

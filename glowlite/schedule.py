@@ -8,9 +8,15 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from glowlite.muon import Muon
 from glowlite.presets import SCHEDULES
 
-_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "adamax": torch.optim.Adamax}
+_OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adamax": torch.optim.Adamax,
+    "muon": Muon,
+}
 
 
 def make_optimizer(
@@ -23,11 +29,13 @@ def make_optimizer(
     weight_decay: float = 0.0,
     graph: bool = False,
 ) -> torch.optim.Optimizer:
-    """Adam, AdamW or Adamax (the authors' choice) by name; the first two in one fused pass.
+    """Adam, AdamW, Adamax (the authors' choice) or Muon by name; all but Adamax fused.
+
+    Muon is for the convolution kernels, with AdamW for what is none: see `muon.Muon`.
 
     graph: keep the learning rate and the count of steps on the device, for a CUDA graph.
 
-    Raises ValueError for a name that is none of the three.
+    Raises ValueError for a name that is none of the four.
     """
     if name not in _OPTIMIZERS:
         raise ValueError(f"optimizer is {name!r}; it must be one of {', '.join(_OPTIMIZERS)}")

@@ -36,7 +36,7 @@ from glowlite.graph import CompiledSteps, Graphed
 from glowlite.models import build
 from glowlite.parallel import World
 from glowlite.plots import read_metrics
-from glowlite.presets import MEMORY, PRESETS, TrainConfig
+from glowlite.presets import MEMORY, OPTIMIZERS, PRESETS, TrainConfig
 from glowlite.schedule import lr_factor, make_optimizer, update_average
 from glowlite.train import TrainingStopped
 
@@ -294,8 +294,9 @@ def has_mask(indices):
 
 
 @pytest.mark.parametrize("memory", MEMORY)
-def test_no_step_waits_for_the_device(tmp_path, memory):
-    run = begin(tmp_path / "a", flip=True, shift=0.1, memory=memory)
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_no_step_waits_for_the_device(tmp_path, memory, optimizer):
+    run = begin(tmp_path / "a", flip=True, shift=0.1, memory=memory, optimizer=optimizer)
     training.prepare(run.model, run.config, None, print)
     batches, world = Batches(TRAIN, run.config, World("cpu")), World("cpu")
     step = make_step_that_is_not_asked(run, batches, world, print)
@@ -632,7 +633,7 @@ def test_gradients_are_clipped_to_the_norm(tmp_path):
     assert np.sqrt(norms) == pytest.approx([0.01] * len(norms), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "adamax"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimiser_trains_and_resumes(tmp_path, name):
     run = begin(tmp_path / "a", optimizer=name, epochs=0.5, beta2=0.0, ema=0.0)
     assert run.optimizer.param_groups[0]["betas"][1] == 1 - 1 / round(N / 16)
