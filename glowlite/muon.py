@@ -49,6 +49,8 @@ class Muon(torch.optim.Optimizer):
     the step.  The products are in bfloat16 on a GPU, on a CPU in the kernels' own type.
 
     State: `momentum_buffer` of a kernel; AdamW's of the others.
+
+    Raises ValueError, as AdamW does, if there are no others.
     """
 
     def __init__(

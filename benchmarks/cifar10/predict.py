@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from unittest.mock import patch
 
@@ -28,6 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from glowlite import Glow, fused
 from glowlite.glow import GlowConfig
+from glowlite.schedule import make_optimizer
 
 BATCHES = (64, 128, 256, 512, 1024)
 
@@ -100,13 +102,27 @@ def parameters(config: GlowConfig) -> int:
 
 
 def step_seconds(config: GlowConfig, device: Device, batch: int, fused: bool) -> float:
-    """A training step of `batch` images, launches not counted.
-
-    Adam reads weight, gradient and two moments and writes three of them, the average reads two
-    and writes one, all in float32: 40 bytes a weight, whatever the batch.
-    """
+    """A training step of `batch` images, launches not counted."""
     nets = sum(work.seconds(device, batch) for work in net_work(config, fused))
-    return nets + 40 * parameters(config) / device.bandwidth
+    return nets + sum(work.seconds(device, 1) for work in optimizer_work(config))
+
+
+def optimizer_work(config: GlowConfig) -> tuple[Work, Work]:
+    """Muon's step and the average of the weights, whatever the batch.
+
+    Five times the three products of `muon.orthogonalize` for each kernel.  Moved, in bytes a
+    weight: momentum 12, what lies ahead of it 12, stacked 8, in 16 bits 6 and back 6, scaled 8,
+    subtracted 12, averaged 12; the products' own traffic is in their rate.
+    """
+    c, width, affine, flops = config.shape[0], config.width, config.coupling == "affine", 0.0
+    for _ in range(config.levels):
+        c *= 4
+        last = c if affine else c // 2
+        for sides in ((width, 9 * c // 2), (width, width), (last, 9 * width)):
+            r, longer = min(sides), max(sides)
+            flops += config.depth * 2 * 5 * (2 * r * r * longer + r**3)
+        c //= 2
+    return Work(flops, 0.0), Work(0.0, 76 * parameters(config))
 
 
 def training_flops(config: GlowConfig) -> float:
@@ -136,9 +152,10 @@ class _Count(TorchDispatchMode):
 
 
 def launches(levels: int, depth: int, fast: bool = True) -> int:
-    """Operations of one forward and backward pass, each about one kernel: counted on a CPU.
+    """Operations of one training step, each about one kernel: counted on a CPU.
 
-    Their number depends on how the step is written, not on how wide it is.
+    Forward, backward and Muon.  Their number depends on how the step is written, not on how wide
+    it is.
     """
     side = 2**levels
     model = Glow(shape=(3, side, side), levels=levels, depth=depth, width=4)
@@ -147,8 +164,14 @@ def launches(levels: int, depth: int, fast: bool = True) -> int:
     model.initialize(images, noise=torch.rand(images.shape))
     model.fast = fast
     model.set_net_dtype(torch.bfloat16)
-    with patch.object(fused, "TOGETHER", depth), _Count() as count:  # as on a GPU
-        model.loss(images, noise=torch.full(images.shape, 0.5))[0].backward()
+    optimizer = make_optimizer("muon", model.parameters(), lr=1e-3)
+    count = _Count()
+    with patch.object(fused, "TOGETHER", depth):  # as on a GPU
+        for within in (nullcontext(), count):  # the first step makes the optimiser's state
+            with within:
+                optimizer.zero_grad()
+                model.loss(images, noise=torch.full(images.shape, 0.5))[0].backward()
+                optimizer.step()
     return count.found
 
 
@@ -171,7 +194,7 @@ def table(config: GlowConfig, device: Device = H100) -> str:
     lines = [
         f"{flops / 1e9:.1f} GFLOP a training image; at {device.flops / 1e12:.0f} TFLOP/s no more "
         f"than {device.flops / flops:,.0f} images/s.",
-        f"Operations of a forward and backward pass: {count[True]:,} fused, {count[False]:,} layer "
+        f"Operations of a step: {count[True]:,} fused, {count[False]:,} layer "
         f"by layer; at {device.launch * 1e6:.0f} µs each the host needs "
         f"{1e3 * device.launch * count[True]:.0f} and {1e3 * device.launch * count[False]:.0f} ms "
         f"a step; replayed by a graph, {device.kernel * 1e6:.0f} µs each on the device are "

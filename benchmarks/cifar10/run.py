@@ -244,7 +244,8 @@ def floor_step(model: dict[str, Any], batch: int, world: World, say: Say, graph:
     program, half = Floor(Setting(**shape, batch=batch, n_bits=8)), torch.bfloat16
     wake(program.model)
     program.to(world.device, torch.channels_last, half)
-    optimizer = make_optimizer("adam", program.model.parameters(), lr=1e-6, graph=graph)
+    name = PRESETS["cifar10-a10"].train["optimizer"]
+    optimizer = make_optimizer(name, program.model.parameters(), lr=1e-6, graph=graph)
 
     def step(images: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
