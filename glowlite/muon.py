@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -79,7 +79,7 @@ class Muon(torch.optim.Optimizer):
         self.adam.state = self.state
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
+    def step(self) -> None:
         """Change every parameter that has a gradient."""
         kernels, others = self.param_groups
         self.adam.param_groups[0]["lr"] = others["lr"]

@@ -42,7 +42,9 @@ class TrainConfig:
     epochs: float | None = _option(None, "or for this many epochs; the schedule follows the steps")
     batch: int = _option(64, "images a step, over all processes together")
     epoch_images: int = _option(0, "images in an epoch; 0: the training part (the authors: 50000)")
-    optimizer: str = _option("adam", "optimiser", choices=OPTIMIZERS)
+    optimizer: str = _option(
+        "adam", "optimiser; muon: of the nets' kernels, AdamW of the rest", choices=OPTIMIZERS
+    )
     lr: float = _option(1e-3, "learning rate at the end of the warm-up")
     beta1: float = _option(0.9, "first-moment decay")
     beta2: float = _option(0.999, "second-moment decay; 0: 1 − 1/(steps an epoch), the authors'")
