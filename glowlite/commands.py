@@ -69,7 +69,6 @@ def train(args: Namespace) -> int:
             folder = folder if args.out else runs.next_folder(config.data)
             if new:
                 folder.mkdir(parents=True, exist_ok=True)
-        if world.first:
             kept = f"{len(watched):,} held-out, " if config.holdout else ""
             counts = f"{len(train_set):,} training, {kept}{len(test_set):,} test images"
             print(f"{train_set.name}: {counts}")

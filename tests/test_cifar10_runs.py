@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cifar10 import lease, predict, run
 from benchmarks.peers import PEERS
@@ -24,6 +25,7 @@ from glowlite.data import drawn
 from glowlite.glow import GlowConfig
 from glowlite.info import macs
 from glowlite.presets import PRESETS, TrainConfig
+from glowlite.schedule import make_optimizer
 
 PAPER = GlowConfig(shape=(3, 32, 32))
 
@@ -54,6 +56,20 @@ def test_a_step_takes_the_longer_of_arithmetic_and_bytes():
     # Every byte and operation twice as fast is the whole step twice as fast.
     twice = predict.Device("d", 2 * 798e12, 6.0e12, 6e-6, 2e-6, 1.0)
     assert predict.step_seconds(PAPER, twice, 256, True) == pytest.approx(fused / 2, rel=1e-12)
+
+
+def test_the_arithmetic_of_muon_is_that_of_its_step():
+    """But for the priors' kernels and those of the edges."""
+    config = GlowConfig(shape=(3, 8, 8), levels=2, depth=3, width=48)
+    model = Glow(config)
+    optimizer = make_optimizer("muon", model.parameters(), lr=1e-3)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    products, _ = predict.optimizer_work(config)
+    assert products.flops == pytest.approx(counter.get_total_flops(), rel=0.05)
+    assert products.flops < counter.get_total_flops()
 
 
 def test_launches_grow_with_the_depth_alone():

@@ -35,16 +35,15 @@ def test_the_polar_factor_up_to_its_singular_values(shape):
     inside = u.mT @ orthogonalize(g) @ vh.mT  # diagonal: the same singular vectors
     assert torch.allclose(inside, torch.diag_embed(inside.diagonal(dim1=-2, dim2=-1)), atol=1e-9)
     found = inside.diagonal(dim1=-2, dim2=-1)
-    large = s > 0.02 * torch.linalg.matrix_norm(g)[:, None]
+    large = s > torch.linalg.matrix_norm(g)[:, None] / 500
     assert large.double().mean() > 0.8
-    assert (found[large] > 0.6).all() and (found[large] < 1.3).all()
+    assert (found[large] > 0.68).all() and (found[large] < 1.21).all()
 
 
 def test_a_matrix_of_zeros_stays_one():
     assert not orthogonalize(torch.zeros(2, 3, 4)).any()
 
 
-@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has it from 2.9 on")
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_kernels_move_as_pytorchs_muon_has_it(monkeypatch, decay):
     monkeypatch.setattr(torch.Tensor, "bfloat16", lambda self: self)  # it would round its products

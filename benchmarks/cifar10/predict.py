@@ -90,15 +90,20 @@ def net_work(config: GlowConfig, fused: bool, net_bytes: int = 2) -> Iterator[Wo
         c //= 2
 
 
-def parameters(config: GlowConfig) -> int:
-    """Weights of the coupling nets and 1×1 convolutions, without the small vectors."""
-    c, total, out = config.shape[0], 0, config.coupling == "affine"
+def kernels(config: GlowConfig) -> Iterator[tuple[int, int]]:
+    """Rows and columns of every kernel of the coupling nets, as a matrix."""
+    c, width = config.shape[0], config.width
     for _ in range(config.levels):
         c *= 4
-        last = c if out else c // 2
-        total += config.depth * (config.width * (9 * c // 2 + config.width + 9 * last) + c * c)
+        last = c if config.coupling == "affine" else c // 2
+        yield from ((width, 9 * c // 2), (width, width), (last, 9 * width)) * config.depth
         c //= 2
-    return total
+
+
+def parameters(config: GlowConfig) -> int:
+    """Weights of the coupling nets and 1×1 convolutions, without the small vectors."""
+    mixing = sum((4 * config.shape[0] * 2**level) ** 2 for level in range(config.levels))
+    return sum(r * c for r, c in kernels(config)) + config.depth * mixing
 
 
 def step_seconds(config: GlowConfig, device: Device, batch: int, fused: bool) -> float:
@@ -114,14 +119,8 @@ def optimizer_work(config: GlowConfig) -> tuple[Work, Work]:
     weight: momentum 12, what lies ahead of it 12, stacked 8, in 16 bits 6 and back 6, scaled 8,
     subtracted 12, averaged 12; the products' own traffic is in their rate.
     """
-    c, width, affine, flops = config.shape[0], config.width, config.coupling == "affine", 0.0
-    for _ in range(config.levels):
-        c *= 4
-        last = c if affine else c // 2
-        for sides in ((width, 9 * c // 2), (width, width), (last, 9 * width)):
-            r, longer = min(sides), max(sides)
-            flops += config.depth * 2 * 5 * (2 * r * r * longer + r**3)
-        c //= 2
+    sides = (sorted(kernel) for kernel in kernels(config))
+    flops = sum(2.0 * 5 * (2 * r * r * longer + r**3) for r, longer in sides)
     return Work(flops, 0.0), Work(0.0, 76 * parameters(config))
 
 
