@@ -86,6 +86,16 @@ def test_the_note_holds_the_table_the_function_makes():
         for line in rows:  # the columns that do not depend on how the step is written today
             predicted = line.rsplit("|", 4)[0]
             assert predicted in note, line
+    rates = [512 / predict.step_seconds(PAPER, predict.H200, 512, f) for f in (True, False)]
+    assert "bounded by {:,.0f} images/s fused and {:,.0f} unfused".format(*rates) in note
+
+
+def test_the_predictions_of_another_card_are_a_word_away(monkeypatch, capsys):
+    monkeypatch.setattr(predict, "launches", lambda *_: 1000)  # tested above
+    for name, most in (("h100", "33,157"), ("h200", "32,742")):
+        monkeypatch.setattr("sys.argv", ["predict", "--device", name])
+        predict.main()
+        assert f"no more than {most} images/s" in capsys.readouterr().out
 
 
 # -- a lease -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
     python -m benchmarks.cifar10.predict                     the table in results/cifar10/README.md
     python -m benchmarks.cifar10.predict --depth 16 --width 760
+    python -m benchmarks.cifar10.predict --device h200
 
 The model is a roofline: each operation takes as long as its arithmetic at the rate of a large
 matrix product, or as its bytes at the bandwidth of a large copy, whichever is longer, and one
@@ -48,9 +49,11 @@ class Device:
     memory: float
 
 
-#: Rate and bandwidth as measured on one such card (an 8192³ product of random numbers; a large
-#: copy).  Launch and kernel are assumptions, to be replaced by measurements.
+#: Rate and bandwidth as measured on one such card each (an 8192³ product of random numbers; a
+#: large copy).  Launch and kernel are assumptions, to be replaced by measurements.
 H100 = Device("NVIDIA H100 80GB HBM3", 798e12, 3.0e12, 6e-6, 2e-6, 78 * 2**30)
+H200 = Device("NVIDIA H200", 788e12, 4.3e12, 6e-6, 2e-6, 139 * 2**30)
+DEVICES = {"h100": H100, "h200": H200}
 
 
 @dataclass(frozen=True)
@@ -218,8 +221,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("levels", 3), ("depth", 32), ("width", 512)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    options = parser.parse_args()
-    print(table(GlowConfig(shape=(3, 32, 32), **vars(options))))
+    parser.add_argument("--device", choices=DEVICES, default="h100")
+    options = vars(parser.parse_args())
+    device = DEVICES[options.pop("device")]
+    print(table(GlowConfig(shape=(3, 32, 32), **options), device))
 
 
 if __name__ == "__main__":
