@@ -32,7 +32,7 @@ from benchmarks.surroundings import ROOT, surroundings
 from glowlite.checkpoint import write_json
 from glowlite.data import epoch_order, load
 from glowlite.evaluate import baseline, evaluate, seeded, to_tensor
-from glowlite.models import build
+from glowlite.registry import build
 from glowlite.schedule import lr_factor, make_optimizer, set_rate
 
 Runs = dict[str, tuple[dict[str, Any], int]]

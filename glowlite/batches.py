@@ -11,7 +11,7 @@ from torch import Tensor
 
 from glowlite.data import ImageSet, epoch_order
 from glowlite.evaluate import SHIFT, seeded, to_tensor
-from glowlite.likelihood import FlowModel
+from glowlite.model import FlowModel
 from glowlite.parallel import World
 from glowlite.presets import TrainConfig
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from glowlite.info import macs
-from glowlite.likelihood import FlowModel
+from glowlite.model import FlowModel
 from glowlite.schedule import make_optimizer
 
 

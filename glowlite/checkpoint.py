@@ -115,7 +115,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def save_model(path: str | Path, model: nn.Module, header: Mapping[str, Any]) -> Path:
     """Write one file that `glowlite.load` turns back into `model`: weights, buffers, config."""
-    from glowlite.models import describe
+    from glowlite.registry import describe
 
     return save_tensors(path, model.state_dict(), {**header, "model": describe(model)})
 
@@ -149,7 +149,7 @@ def load(run_or_file: str | Path, *, weights: str = "ema", device: str = "cpu") 
 
 def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> nn.Module:
     """Build the model that `header` describes and fill it; `path` is named in errors."""
-    from glowlite.models import build
+    from glowlite.registry import build
 
     try:
         model = build(header["model"])

@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from glowlite import checkpoint, data
 from glowlite.evaluate import to_tensor
-from glowlite.models import configure
 from glowlite.parallel import World
 from glowlite.presets import MODEL_OPTIONS, PRESETS, TrainConfig, preset
+from glowlite.registry import configure
 
 
 def train(args: Namespace) -> int:
@@ -427,7 +427,7 @@ def _model(args: Namespace) -> Any:
 
 def _model_or_preset(args: Namespace) -> Any:
     """A saved model, or, for a preset's name, an untrained one."""
-    from glowlite.models import build
+    from glowlite.registry import build
 
     if args.run not in PRESETS or Path(args.run).exists():
         return checkpoint.load(args.run)

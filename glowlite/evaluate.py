@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 
-from glowlite.likelihood import FlowModel
+from glowlite.model import FlowModel
 
 
 class NotFinite(ValueError):

@@ -14,10 +14,12 @@ from torch.nn import functional as F
 from glowlite import fused
 from glowlite._tensors import halves, same_for_all
 from glowlite.actnorm import ActNorm
+from glowlite.config import FlowConfig
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU
 from glowlite.coupling import SCALES, AdditiveCoupling, AffineCoupling, Coupling
 from glowlite.flow import Flow, Gradients, rewind_all
-from glowlite.likelihood import FlowConfig, FlowModel, bits_per_dim, gaussian_log_prob
+from glowlite.likelihood import bits_per_dim, gaussian_log_prob
+from glowlite.model import FlowModel
 from glowlite.network import PADDINGS, CouplingNet, ZeroLinear
 from glowlite.permutation import Permutation
 from glowlite.split import Split, TopPrior

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from glowlite.data.faces import ATTRIBUTES, make_faces
 from glowlite.evaluate import to_tensor
 from glowlite.latent import Latents, edit
-from glowlite.likelihood import FlowModel, quantize
+from glowlite.likelihood import quantize
+from glowlite.model import FlowModel
 
 
 class Reader(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from glowlite.likelihood import FlowModel
+from glowlite.model import FlowModel
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from glowlite.evaluate import to_tensor
-from glowlite.likelihood import FlowModel
+from glowlite.model import FlowModel
 
 Latents = list[Tensor]
 

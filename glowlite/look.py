@@ -11,7 +11,7 @@ from glowlite.data import ImageSet
 from glowlite.evaluate import SAMPLES, evaluate, seeded, to_tensor
 from glowlite.images import save_grid
 from glowlite.latent import to_pictures
-from glowlite.likelihood import FlowModel
+from glowlite.model import FlowModel
 from glowlite.parallel import without_trials
 from glowlite.plots import save_curve
 from glowlite.progress import Log

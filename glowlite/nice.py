@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from glowlite._tensors import same_for_all
 from glowlite.actnorm import ActNorm
+from glowlite.config import FlowConfig
 from glowlite.coupling import AdditiveCoupling
 from glowlite.flow import Flow
-from glowlite.likelihood import FlowConfig, FlowModel
+from glowlite.model import FlowModel
 from glowlite.network import Conv, ZeroConv
 from glowlite.permutation import Permutation
 

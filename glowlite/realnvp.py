@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from glowlite._tensors import check_channels, halves, per_example
 from glowlite.actnorm import ActNorm
+from glowlite.config import FlowConfig
 from glowlite.coupling import Conditioned
 from glowlite.flow import Flow
 from glowlite.glow import MultiScale
-from glowlite.likelihood import FlowConfig
 from glowlite.network import PADDINGS, Conv, ZeroConv
 from glowlite.split import Split, TopPrior
 from glowlite.squeeze import Squeeze

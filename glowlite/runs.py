@@ -28,11 +28,11 @@ from glowlite import checkpoint
 from glowlite.batches import Batches, classes_of
 from glowlite.data import ImageSet
 from glowlite.evaluate import INITIALIZATION, baseline, seeded
-from glowlite.likelihood import FlowModel
-from glowlite.models import build, describe
+from glowlite.model import FlowModel
 from glowlite.parallel import World
 from glowlite.plots import read_metrics
 from glowlite.presets import TrainConfig
+from glowlite.registry import build, describe
 from glowlite.schedule import make_optimizer
 
 # Paths of this machine: in the run's config.json, not in the files one hands on.
@@ -179,7 +179,7 @@ def start(
 ) -> Run:
     """Make the run's folder, its config and an initialised model.
 
-    `model` is what `models.build` takes, without the shape, which the data decides.  `watched` are
+    `model` is what `registry.build` takes, without the shape, which the data decides. `watched` are
     the images the baseline is measured on: those looked at during the run, see `train`.
 
     Raises FileExistsError if the folder holds anything and `force` is not set; with `force` only

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from glowlite.checkpoint import load
-from glowlite.likelihood import FlowModel
+from glowlite.model import FlowModel
 
 # name -> the command that made it.  The file's header holds every setting.
 _MADE_BY = {

@@ -21,8 +21,8 @@ from glowlite.data import ImageSet
 from glowlite.evaluate import NOISE, Evaluation, NotFinite
 from glowlite.glow import Glow
 from glowlite.graph import CompiledSteps, Graphed, Leash
-from glowlite.likelihood import FlowModel
 from glowlite.look import look, part_of
+from glowlite.model import FlowModel
 from glowlite.parallel import World, use_tf32
 from glowlite.presets import TrainConfig
 from glowlite.progress import Bar, Interrupt, Log

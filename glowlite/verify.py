@@ -22,10 +22,10 @@ from glowlite.bench import seconds
 from glowlite.checkpoint import write_atomically
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU
 from glowlite.coupling import Coupling
-from glowlite.likelihood import FlowModel
-from glowlite.models import build, describe
+from glowlite.model import FlowModel
 from glowlite.permutation import Permutation
 from glowlite.realnvp import Logit, MaskedCoupling
+from glowlite.registry import build, describe
 from glowlite.split import Split, TopPrior
 from glowlite.squeeze import Squeeze
 

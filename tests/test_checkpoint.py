@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import glowlite
 from glowlite import checkpoint
 from glowlite.checkpoint import CheckpointError, load_tensors, save_model, save_tensors
-from glowlite.models import build
+from glowlite.registry import build
 
 TINY = {"model": "glow", "shape": [3, 4, 8], "levels": 1, "depth": 2, "width": 4, "n_bits": 5}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import glowlite
-from glowlite.models import build
+from glowlite.registry import build
 
 OPTIONS = {
     "affine-lu": {},

@@ -13,7 +13,7 @@ from torch import nn
 
 import glowlite
 from glowlite import glow, likelihood
-from glowlite.models import build, describe
+from glowlite.registry import build, describe
 
 GLOW = {"model": "glow", "shape": (3, 4, 8), "levels": 2, "depth": 2, "width": 6}
 # name -> description; together they use every value of every option.

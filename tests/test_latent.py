@@ -12,8 +12,8 @@ from glowlite import latent, verify
 from glowlite.data.faces import ATTRIBUTES, draw, make_faces, sample_factors, with_attribute
 from glowlite.evaluate import seeded, to_tensor
 from glowlite.grading import Score, score_edits, train_reader
-from glowlite.models import build
 from glowlite.realnvp import MaskedCoupling
+from glowlite.registry import build
 from glowlite.telemetry import telemetry
 
 SMILING = ATTRIBUTES.index("smiling")

@@ -33,10 +33,10 @@ from glowlite.evaluate import NotFinite, baseline, evaluate, seeded
 from glowlite.flow import MEMORY_MODES
 from glowlite.glow import Glow
 from glowlite.graph import CompiledSteps, Graphed
-from glowlite.models import build
 from glowlite.parallel import World
 from glowlite.plots import read_metrics
 from glowlite.presets import MEMORY, OPTIMIZERS, PRESETS, TrainConfig
+from glowlite.registry import build
 from glowlite.schedule import lr_factor, make_optimizer, update_average
 from glowlite.train import TrainingStopped
 
@@ -462,7 +462,7 @@ def test_an_old_run_stands_until_the_new_one_has_begun(tmp_path, monkeypatch):
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     again = (tmp_path, config(seed=9), TINY, TRAIN, TEST, World("cpu"))
     with monkeypatch.context() as patch:
-        patch.setattr("glowlite.likelihood.FlowModel.initialize", None)
+        patch.setattr("glowlite.model.FlowModel.initialize", None)
         with pytest.raises(TypeError):
             runs.start(*again, force=True)
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -40,10 +40,10 @@ from glowlite.data import ImageSet, load
 from glowlite.evaluate import seeded, to_tensor
 from glowlite.flow import MEMORY_MODES
 from glowlite.graph import Graphed
-from glowlite.models import build
 from glowlite.parallel import World, use_tf32, without_trials
 from glowlite.plots import read_metrics
 from glowlite.presets import PRESETS, TrainConfig
+from glowlite.registry import build
 from glowlite.schedule import make_optimizer, update_average
 from glowlite.telemetry import peak_memory
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from glowlite import latent
 from glowlite.images import as_bytes, grid
-from glowlite.likelihood import FlowModel
+from glowlite.model import FlowModel
 
 _STYLE = {"description_width": "7em"}
 _ZOOM = 4

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from glowlite.likelihood import FlowConfig, FlowModel
+from glowlite.config import FlowConfig
+from glowlite.model import FlowModel
 
 # name -> (module, model class, config class); modules are imported when asked for.
 _MODELS = {
