@@ -23,7 +23,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import StaleElementReferenceException, TimeoutException
 from selenium.webdriver import ActionChains, Chrome, ChromeOptions, ChromeService, Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
@@ -166,7 +166,11 @@ class Page:
     def wait(self, condition: Callable[[], Any], otherwise: str) -> Any:
         """Until it holds; what JupyterLab redraws while we look counts as not yet."""
         wait = WebDriverWait(self.driver, PATIENCE, 0.2, [StaleElementReferenceException])
-        return wait.until(lambda _: condition(), otherwise)
+        try:
+            return wait.until(lambda _: condition(), otherwise)
+        except TimeoutException:
+            self.shot("failed")
+            raise
 
     def all(self, selector: str, within: WebElement | None = None) -> list[WebElement]:
         return (within or self.driver).find_elements("css selector", selector)

@@ -69,12 +69,37 @@ def test_what_is_typed_cannot_break_the_page():
     assert "<script>" not in panel.result.value
 
 
+def test_what_arrives_after_the_click_is_answered_and_later_changes_are_not(monkeypatch):
+    """A page sends the click before the last letters when the kernel is busy."""
+    now = [100.0]
+    monkeypatch.setattr("course.panel.time.monotonic", lambda: now[0])
+    panel = QuestionPanel()
+    panel.layer.value, panel.formula.value = "conv1x1", "l"
+    assert panel.result.value == "", "nothing was asked yet"
+    panel.button.click()
+    assert "I do not know the name" in panel.result.value
+    now[0] += 2
+    panel.formula.value = "log|det W|"
+    assert "h·w is missing" in panel.result.value
+    now[0] += 30
+    panel.formula.value = "h w log|det W|"
+    assert "h·w is missing" in panel.result.value, "not before the next click"
+    panel.button.click()
+    assert "Right" in panel.result.value
+
+    panel = MatchingPanel()
+    panel.button.click()
+    panel.choices["squeeze"][0].value = "F2"
+    assert "No card is chosen yet" not in panel.result.value
+
+
 def test_an_unknown_question():
     with pytest.raises(ValueError, match="accepted: '1', '2', '3'"):
         QuestionPanel("4")
 
 
-def test_a_match_by_mouse():
+def test_a_match_by_mouse(monkeypatch):
+    monkeypatch.setattr(MatchingPanel, "LATE", 0.0)  # a student is slower than this test
     panel = MatchingPanel()
     panel.button.click()
     assert "No card is chosen yet" in panel.result.value

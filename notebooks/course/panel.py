@@ -5,6 +5,9 @@ All they do can be done in plain cells too; the panels call the same functions.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import ipywidgets as widgets
 
 from .exercise import check
@@ -17,7 +20,40 @@ _WIDE = {"description_width": "9em"}
 _LAYOUT = {"width": "44em"}
 
 
-class QuestionPanel(widgets.VBox):
+class _Panel(widgets.VBox):
+    """Rows of fields, a button, and what is said when it is pressed: `answer_html`.
+
+    A page sends a click at once, but a change only when the kernel has answered the one before:
+    while the kernel is busy, what was typed before a click comes after it.  So what comes within
+    some seconds of a click is answered as well.
+    """
+
+    LATE = 5.0  # seconds
+
+    def __init__(
+        self, rows: Sequence[widgets.Widget], fields: Sequence[widgets.Widget], tooltip: str
+    ) -> None:
+        self._asked = -self.LATE
+        self.button = widgets.Button(description="check", tooltip=tooltip)
+        self.result = widgets.HTML()
+        self.button.on_click(self._on_click)
+        for field in fields:
+            field.observe(self._on_change, "value")
+        super().__init__([*rows, self.button, self.result])
+
+    def answer_html(self) -> str:
+        raise NotImplementedError
+
+    def _on_click(self, _button: widgets.Button) -> None:
+        self.result.value = self.answer_html()
+        self._asked = time.monotonic()
+
+    def _on_change(self, _change: object) -> None:
+        if time.monotonic() - self._asked < self.LATE:
+            self.result.value = self.answer_html()
+
+
+class QuestionPanel(_Panel):
     """A formula and a text in words; the button shows the grade of one, the mirror of the other.
 
     Driven by hand or by code: ``panel.formula.value = "…"; panel.button.click();
@@ -45,24 +81,22 @@ class QuestionPanel(widgets.VBox):
             style=_WIDE,
             layout=_LAYOUT,
         )
-        self.button = widgets.Button(description="check", tooltip="Check the formula and the text")
-        self.result = widgets.HTML()
-        self.button.on_click(self._answer)
-        super().__init__([self.layer, self.formula, self.words, self.button, self.result])
+        fields = (self.layer, self.formula, self.words)
+        super().__init__(fields, fields, "Check the formula and the text")
 
-    def _answer(self, _button: widgets.Button) -> None:
+    def answer_html(self) -> str:
         parts = []
         if self.formula.value.strip():
             parts.append(grade(self.layer.value, self.formula.value)._repr_html_())
         if self.words.value.strip():
             parts.append(reflect(self.question, self.words.value)._repr_html_())
-        self.result.value = "".join(parts) or "Nothing to check yet: type a formula or a sentence."
+        return "".join(parts) or "Nothing to check yet: type a formula or a sentence."
 
     def __repr__(self) -> str:
         return "A panel for a formula and a text; run the cell to use it."
 
 
-class MatchingPanel(widgets.VBox):
+class MatchingPanel(_Panel):
     """A row of three lists for each layer; the button runs the match.
 
     ``panel.choices["actnorm"]`` are the three lists; ``panel.answer`` is what they hold.
@@ -83,25 +117,23 @@ class MatchingPanel(widgets.VBox):
             )
             for layer in LAYERS
         }
-        self.button = widgets.Button(description="check", tooltip="Run the match")
-        self.result = widgets.HTML()
-        self.button.on_click(self._answer)
         rows = [
             widgets.HBox([widgets.Label(layer, layout={"width": "9em"}), *lists])
             for layer, lists in self.choices.items()
         ]
         heads = [widgets.Label("", layout={"width": "9em"})]
         heads += [widgets.Label(part, layout={"width": "15em"}) for part in PARTS]
-        super().__init__([widgets.HBox(heads), *rows, self.button, self.result])
+        fields = [choice for lists in self.choices.values() for choice in lists]
+        super().__init__([widgets.HBox(heads), *rows], fields, "Run the match")
 
     @property
     def answer(self) -> dict[str, tuple[str, ...]]:
         """{layer: (function, inverse, log-determinant)} as chosen."""
         return {layer: tuple(w.value for w in lists) for layer, lists in self.choices.items()}
 
-    def _answer(self, _button: widgets.Button) -> None:
+    def answer_html(self) -> str:
         answer = self.answer
-        self.result.value = check("questions.matching", lambda: answer)._repr_html_()
+        return check("questions.matching", lambda: answer)._repr_html_()
 
     def __repr__(self) -> str:
         return "A panel to match cards; run the cell to use it."
