@@ -271,10 +271,12 @@ def test_a_notebook_runs_its_slider_moves_and_its_formula_is_graded(driver, addr
         page.wait(lambda: readout.text != before, "the slider did not move")  # noqa: B023
         # The picture follows: its words name the value that the slider shows.
         page.wait(
-            lambda: (
-                f"W({float(readout.text.replace('−', '-')):g})"
-                in page.all("details", cell)[-1].get_attribute("textContent")
-            ),
+            lambda: [  # none while the picture is drawn anew
+                words
+                for words in page.all("details", cell)[-1:]
+                if f"W({float(readout.text.replace('−', '-')):g})"
+                in words.get_attribute("textContent")
+            ],
             "a stale picture",
         )
     assert readout.text != start
