@@ -220,15 +220,15 @@ for _coupling in ("affine", "additive"):
 
 # One GPU, by the clock.  None of these values has been tuned or run yet: they are where measuring
 # starts.  Settings are chosen on held-out training images, never on the test set.
-# Muon, since on a CPU a small Glow learned more from as many images than with Adam or Adamax at any
-# rate that was tried (results/README.md); the rate for nets this wide is a guess.
+# Muon, since on a CPU small Glows learned more from as many images than with Adam or Adamax at any
+# rate that was tried; 4e-3 was its best rate at width 64 and at 256 (results/README.md).
 # The average is short, 100 of some 7,000 steps: in the runs there are, made on a CPU with a rate
 # that falls to zero, one over a ninth of the run was 0.002 to 0.005 bits/dim worse than the weights
 # themselves, which are still learning while it forgets.
 _ONE_GPU = {
     "batch": 512,
     "optimizer": "muon",
-    "lr": 2e-3,
+    "lr": 4e-3,
     "schedule": "cosine",
     "warmup": 50_000,
     "clip": 1.0,

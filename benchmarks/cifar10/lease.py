@@ -323,8 +323,8 @@ def plans(lease: float = LEASE) -> dict[str, list[Call]]:
             "small --minutes 3", "memory", minutes=minutes, first=REHEARSE, begin=BEGIN + 2.5,
         ),
         "2 which settings learn, and what fits": _calls(
-            "tune", tune("lr1e-3", "--lr", "1e-3"), tune("lr4e-3", "--lr", "4e-3"),
-            tune("adam", "--optimizer", "adam", "--lr", "1e-3"), "throughput", "memory",
+            "tune", tune("lr2e-3", "--lr", "2e-3"), tune("lr8e-3", "--lr", "8e-3"),
+            tune("adam", "--optimizer", "adam", "--lr", "2e-3"), "throughput", "memory",
             minutes=minutes,
         ),
         "3 track A, as long as a lease is": equal("a", f"{long} --name a-long", most=25),
