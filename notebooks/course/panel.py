@@ -5,6 +5,7 @@ All they do can be done in plain cells too; the panels call the same functions.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -33,7 +34,7 @@ class _Panel(widgets.VBox):
     def __init__(
         self, rows: Sequence[widgets.Widget], fields: Sequence[widgets.Widget], tooltip: str
     ) -> None:
-        self._asked = -self.LATE
+        self._asked = -math.inf
         self.button = widgets.Button(description="check", tooltip=tooltip)
         self.result = widgets.HTML()
         self.button.on_click(self._on_click)
