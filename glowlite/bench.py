@@ -34,8 +34,10 @@ def multiply_adds_a_second(device: torch.device, n: int = 1024) -> float:
     return n**3 / seconds(lambda: a @ a, device)
 
 
-def measure(model: FlowModel, batch: int = 64) -> str:
+def measure(model: FlowModel, batch: int = 64, optimizer: str = "adam") -> str:
     """A table: milliseconds for a batch, images a second, and the floor.
+
+    optimizer: what a training step ends with, a name that `make_optimizer` takes.
 
     The floor is the time the model's multiply-adds take at the speed of a large matrix product on
     the same device: forward once, and for training twice more backward.  It is not reachable:
@@ -50,12 +52,12 @@ def measure(model: FlowModel, batch: int = 64) -> str:
     if not model.initialized:  # by noise: the caller's own is left as it is
         model = copy.deepcopy(model)
         model.initialize(images, classes, generator=generator)
-    optimizer = make_optimizer("adam", model.parameters(), lr=0.0)  # moves nothing
+    stepper = make_optimizer(optimizer, model.parameters(), lr=0.0)  # moves nothing
 
     def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
+        stepper.zero_grad(set_to_none=True)
         model.loss(images, classes, generator=generator)[0].backward()
-        optimizer.step()
+        stepper.step()
 
     @torch.no_grad()
     def likelihood() -> None:
@@ -70,8 +72,8 @@ def measure(model: FlowModel, batch: int = 64) -> str:
     ]
     lines = [
         f"batch {batch} of {' × '.join(map(str, model.shape))} on {device}, "
-        f"{torch.get_num_threads()} threads; a large matrix product: {speed / 1e9:.1f} "
-        "billion multiply-adds a second",
+        f"{torch.get_num_threads()} threads, trained by {optimizer}; a large matrix product: "
+        f"{speed / 1e9:.1f} billion multiply-adds a second",
         f"{'':<14} {'ms a batch':>11} {'images/s':>9} {'floor, ms':>10}",
     ]
     for name, work, passes in rows:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from glowlite.presets import MODEL_OPTIONS, PRESETS, TrainConfig
+from glowlite.presets import MODEL_OPTIONS, OPTIMIZERS, PRESETS, TrainConfig
 
 # verb -> (one line, example)
 _VERBS = {
@@ -180,6 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("--device", default="auto")
     verb.add_argument("--size", type=_positive, default=32, help="for a preset (default: 32)")
     verb.add_argument("--bf16", action="store_true", help="bfloat16 in the coupling nets")
+    verb.add_argument("--optimizer", choices=OPTIMIZERS, help="default: the run's or preset's own")
 
     verb = made["info"]
     verb.add_argument("run", help="a run folder, a .safetensors file, or a preset's name")

@@ -393,7 +393,10 @@ def bench(args: Namespace) -> int:
     model = _model_or_preset(args).to(world.device)
     if args.bf16:
         model.set_net_dtype(torch.bfloat16)
-    print(timing.measure(model, args.batch))
+    saved = hasattr(model, "header")
+    trained = model.header.get("train", {}) if saved else preset(args.run).train
+    optimizer = args.optimizer or trained.get("optimizer", TrainConfig.optimizer)
+    print(timing.measure(model, args.batch, optimizer))
     _say_next("info", args)
     return 0
 

@@ -29,6 +29,7 @@ from glowlite.info import macs
 from glowlite.nice import NICEConfig
 from glowlite.presets import MODEL_OPTIONS
 from glowlite.realnvp import RealNVPConfig
+from glowlite.schedule import make_optimizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -369,6 +370,33 @@ def test_bench_prints_three_rows(run, capsys, monkeypatch):
     for row, (name, passes) in zip(rows[:3], PASSES.items(), strict=True):
         taken, speed, least = map(float, row.removeprefix(name).split())
         assert (taken, speed) == (250.0, 8.0) and least == pytest.approx(passes * floor, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "trained_by"),
+    [((), "adamax"), (("--optimizer", "muon"), "muon")],
+)
+def test_bench_steps_with_the_optimiser_of_the_run(
+    arguments, trained_by, tmp_path, capsys, monkeypatch
+):
+    model = glowlite.Glow(shape=(1, 4, 4), levels=1, depth=1, width=2)
+    file = tmp_path / "m.safetensors"
+    checkpoint.save_model(file, model, {"train": {"optimizer": "adamax"}})
+    made = []
+    monkeypatch.setattr(bench, "seconds", lambda work, *_: (work(), 0.25)[1])
+
+    def noted(name, *args, **options):
+        made.append(name)
+        return make_optimizer(name, *args, **options)
+
+    monkeypatch.setattr(bench, "make_optimizer", noted)
+    assert main(["bench", str(file), "--batch", "2", "--device", "cpu", *arguments]) == 0
+    assert made == [trained_by] and f"trained by {trained_by};" in capsys.readouterr().out
+    made.clear()
+    small = glowlite.Glow(shape=(3, 8, 8), levels=1, depth=1, width=2)
+    monkeypatch.setattr(commands, "_model_or_preset", lambda _: small)
+    assert main(["bench", "small", "--batch", "2", "--device", "cpu", *arguments]) == 0
+    assert made == ["muon"], "the preset's own, and the one that is named"
 
 
 def test_bench_leaves_the_model_as_it_is():
