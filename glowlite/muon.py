@@ -12,7 +12,7 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(g: Tensor) -> Tensor:
-    """U Vᵀ, nearly, for each matrix g = U S Vᵀ of a batch (..., rows, columns).
+    """U Vᵀ, nearly, for each matrix g = U S Vᵀ of a batch (N, rows, columns).
 
     X ← a X + (b A + c A²) X,  A = X Xᵀ,  from X = g / ‖g‖, five times: the Newton–Schulz iteration
     with the quintic of Jordan's Muon.  It maps singular values above ‖g‖/500 to within
@@ -27,7 +27,8 @@ def orthogonalize(g: Tensor) -> Tensor:
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        both = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)  # b A + c A², in one pass
+        x = torch.baddbmm(x, both, x, beta=a)
     return x.mT if tall else x
 
 
