@@ -324,7 +324,9 @@ def shape_of_logdet(logdet, x, ledger):
     else:
         expected = f"expected (N,), tried with N = {n}: summed over every axis but the first"
         text = f"it has shape {logdet.shape} for x of shape {x.shape}; {expected}"
-        ledger.fail("shape of the log-det", text, "sum over the wrong axis")
+        too_few = logdet.ndim > 1 and len(logdet) == n
+        mistake = "sum over too few axes" if too_few else "sum over the wrong axis"
+        ledger.fail("shape of the log-det", text, mistake)
     return logdet, False
 
 

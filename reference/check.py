@@ -242,10 +242,17 @@ def _agreement(subject, x, y, logdet, shaped, jacobians, ledger, max_dim) -> Non
     """The layer's log-det against the measured one; if they differ, why."""
     n, name = len(jacobians), "log-det"
     if not shaped:
-        total = float(np.sum(logdet))
-        numeric = ledger.numeric
+        total, numeric = float(np.sum(logdet)), ledger.numeric
         slack = ledger.tolerance.sum() + 1e-12 * abs(total)
-        if np.all(np.abs(total - numeric) <= ledger.tolerance + 1e-12 * abs(total)):
+        if logdet.ndim > 1 and len(logdet) == len(x):  # some axis was left, each example is itself
+            each = logdet.reshape(len(x), -1).sum(1)[:n]
+            how = "summed over the axes left over, logdet.reshape(len(x), -1).sum(1), "
+            if np.all(np.abs(each - numeric) <= ledger.tolerance + 1e-12 * np.abs(each)):
+                ledger.fail(name, how + "it is right")
+            else:
+                found = logdet_mistakes(each, jacobians, x[:n], y[:n], ledger.tolerance)
+                _blame(found, name, f"{how}it is {_few(each)}, numerically {_few(numeric)}", ledger)
+        elif np.all(np.abs(total - numeric) <= ledger.tolerance + 1e-12 * abs(total)):
             ledger.fail(name, "the number itself is right: repeat it, np.full(len(x), value)")
         elif n == len(x) and abs(total - numeric.sum()) <= slack:
             text = "summed up over its axes it is the sum over the whole batch"

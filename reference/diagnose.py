@@ -42,9 +42,10 @@ and for inverses:
 Names for what `check` itself refuses, before any number is compared:
 
     "not done", "raises", "no log-det", "not a pair", "not an array", "torch tensor", "wrong type",
-    "wrong shape", "not per example", "sum over the wrong axis", "not finite", "not deterministic",
-    "changes its input", "mixes examples", "float32", "not invertible", "not invertible here",
-    "not differentiable here", "badly conditioned", "inverse returns a pair"
+    "wrong shape", "not per example", "sum over too few axes", "sum over the wrong axis",
+    "not finite", "not deterministic", "changes its input", "mixes examples", "float32",
+    "not invertible", "not invertible here", "not differentiable here", "badly conditioned",
+    "inverse returns a pair"
 """
 
 from __future__ import annotations

@@ -359,12 +359,21 @@ def _actnorm():
     yield "ActNorm", "(h·w − 1)", say((hw - 1) * log.sum()), None
     wrong_axis = "sum over the wrong axis"
     yield "ActNorm", "shape (C,)", lambda: (Wrong(layer, lambda *_: hw * log), x), wrong_axis
+    too_few = "sum over too few axes"
     shape_nhw = lambda a, y, r: np.full((len(a), H, W), log.sum())
-    yield "ActNorm", "shape (N, H, W)", lambda: (Wrong(layer, shape_nhw), x), wrong_axis
+    yield "ActNorm", "shape (N, H, W)", lambda: (Wrong(layer, shape_nhw), x), too_few
     shape_nc = lambda a, y, r: np.tile(hw * log, (len(a), 1))
-    yield "ActNorm", "shape (N, C)", lambda: (Wrong(layer, shape_nc), x), wrong_axis
+    yield "ActNorm", "shape (N, C)", lambda: (Wrong(layer, shape_nc), x), too_few
+    shape_full = lambda a, y, r: np.broadcast_to(log, a.shape)
+    yield "ActNorm", "shape (N, H, W, C)", lambda: (Wrong(layer, shape_full), x), too_few
+    yield (
+        "ActNorm",
+        "−log s, not summed",
+        lambda: (Wrong(layer, lambda a, *_: -shape_full(a, 0, 0)), x),
+        "sign flipped",
+    )
     shape_n1 = lambda a, y, r: r[:, None]
-    yield "ActNorm", "shape (N, 1)", lambda: (Wrong(layer, shape_n1), x), wrong_axis
+    yield "ActNorm", "shape (N, 1)", lambda: (Wrong(layer, shape_n1), x), too_few
     scalar = lambda a, y, r: hw * log.sum()
     yield "ActNorm", "scalar", lambda: (Wrong(layer, scalar), x), "not per example"
     order = "shift and scale in the wrong order"

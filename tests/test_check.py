@@ -375,6 +375,17 @@ def test_a_scalar_zero_was_not_summed_over_the_batch():
     assert "summed over the batch" not in (report.mistake or "")
 
 
+@pytest.mark.parametrize("tail", [(1,), (1, 1, 1), (5, 7), (5, 7, 3)])
+def test_a_logdet_with_axes_left_over_is_judged_by_their_sum(tail):
+    share = 35 * np.log(np.abs(S)).sum() / np.prod(tail)
+    right = check(lambda x: (S * x, np.full((len(x), *tail), share)), X)
+    assert not right and right.mistake == "sum over too few axes"
+    assert ".sum(1), it is right" in right.message
+    wrong = check(lambda x: (S * x, np.full((len(x), *tail), -share)), X)
+    assert wrong.mistake == "sum over too few axes; sign flipped"
+    assert "it is right" not in wrong.message
+
+
 def test_a_logdet_of_another_shape_is_told_the_n_it_was_tried_with():
     x = X[:, :2, :3, :2]
     for wrong in (lambda x: np.full((len(x), 1), 12 * np.log(2)), lambda x: 12 * np.log(2)):
