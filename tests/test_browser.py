@@ -282,7 +282,7 @@ def test_a_notebook_runs_its_slider_moves_and_its_formula_is_graded(driver, addr
     assert readout.text != start
     page.shot("05-slider")
 
-    cell = page.cell('formula = ""')
+    cell = page.cell('formula = r""')
     said = page.run(cell, 'formula = "log|det W|"')
     assert "Not yet" in said and "h·w is missing" in said
     page.shot("05-formula-wrong")

@@ -547,6 +547,9 @@ def test_points_are_not_special() -> None:
         ("flow", "log N(z; 0, 1) + log|det J|"),
         ("actnorm", "D = h w sum(log|s|), where s is the scale"),
         ("flow", r"\boxed{\log|\det\frac{dz}{dx}|}"),
+        ("flow", "log|det Df(x)|"),
+        ("actnorm", "h.w.sum(log|s|)"),
+        ("actnorm", "h w (log|s1| + log|s2| + … + log|sc|)"),
     ],
 )
 def test_habits_of_the_hand_are_read(layer, text):
@@ -580,6 +583,8 @@ def test_habits_of_the_hand_are_read(layer, text):
         ("actnorm", "log|s_1| + ... + log|s_c| h w", "unreadable"),  # h w for the last alone?
         ("lu", "log|s_1| + log|t_2| + ... + log|s_c|", "unreadable"),
         ("conv1x1", "Σ_i Σ_j Σ_k log|det W|", "sum"),
+        ("actnorm", "h w log|det W|", "symbol"),  # W was read as the width
+        ("affine_coupling", "log|det W|", "symbol"),
     ],
 )
 def test_habits_of_the_hand_do_not_excuse_mistakes(layer, text, mistake):
@@ -607,3 +612,68 @@ def test_an_empty_answer_is_told_the_letters_of_its_own_layer(layer, text):
     assert said.startswith("Not yet: The answer is empty.")
     assert ("dz/dx" in said) == (layer == "flow")
     assert (" W;" in said) == (layer in ("conv1x1", "lu"))
+
+
+# Typed between ordinary quotes, without an r: there "\\f" of "\\frac" is one character, and so on.
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        ("flow", "\\log\\left|\\det\x0crac{dz}{dx}\right|"),
+        ("flow", "\\log\\left\x0bert\\det\tfrac{\\partial z}{\\partial x}\right\rvert"),
+        ("flow", "\\log p_\theta(x) = \\log p(z) + \\log\x08igl|\\det \nabla f(x)\x08igr|"),
+        ("flow", "\\log\\lvert\\det \x08oldsymbol{J}\rvert,\n\\text{where } J = dz/dx"),
+        ("actnorm", "h \times w \times \\sum \\log\x07bs(s)"),
+        ("lu", "\\sum_i\\log|s_i| \text{ nats}"),
+        ("additive_coupling", "0\tas s = 1\r\n"),  # tabs and line ends stay what they are
+    ],
+)
+def test_latex_in_ordinary_quotes(layer, text):
+    verdict = grade(layer, text)
+    assert verdict, verdict.message
+    raw = dict(zip("\a\b\f\v", ("\\a", "\\b", "\\f", "\\v"), strict=True))
+    assert grade(layer, text.translate(str.maketrans(raw))) == verdict
+
+
+@pytest.mark.parametrize("layer", ["flow", "conv1x1"])
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{} — логарифм модуля определителя якобиана",
+        "{} - the log of the change of volume",
+        "{} (логарифм модуля якобиана)",
+        "{} (the log of how volumes change)",
+        "{}, J - матрица Якоби",
+        "{}, the log of the change of volume.",
+        "логарифм модуля определителя матрицы Якоби: {}",
+        "Формула: {}",
+        "The change of volume: {}",
+    ],
+)
+def test_words_around_a_formula_are_no_part_of_it(layer, around):
+    right = {"flow": "log|det(J)|", "conv1x1": "h w log|det(W)|"}[layer]
+    verdict = grade(layer, around.format(right))
+    assert verdict, verdict.message
+    assert grade(layer, around.format("-" + right)).mistake == "sign"
+
+
+def test_a_sum_over_pixels_is_written_not_said():
+    assert grade("affine_coupling", "sum(log|s|) over all pixels and channels of x_a")
+    assert grade("actnorm", "h w sum(log|s|) over the channels")
+    assert grade("actnorm", "h·w·Σ log|s| по каналам")
+    assert grade("actnorm", "sum(log|s|) over the channels").mistake == "hw"
+    said = grade("actnorm", "sum(log|s|) over all pixels and channels")
+    assert said.mistake == "unreadable" and "h·w" in said.message
+    assert grade("conv1x1", "log|det W| по всем пикселям").mistake == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("log p(z) - log|det dz/dx|", "sign"),
+        ("log p(z) - sum of log det J", "abs"),
+        ("log|det J| - log p(z)", "sign"),
+        ("log (det J)", "abs"),
+    ],
+)
+def test_a_minus_is_no_dash(text, mistake):
+    assert grade("flow", text).mistake == mistake

@@ -123,6 +123,7 @@ def points(layer: str) -> tuple[Point, ...]:
 
 
 # -- evaluation --------------------------------------------------------------------------------
+NO_MATRIX = "this layer has no matrix W."
 RANKS = {0: "a number", 1: "one value per channel", 2: "a matrix"}
 
 
@@ -171,7 +172,7 @@ class Evaluator:
         if name in known:
             return known[name]
         reasons = {
-            "W": "this layer has no matrix W.",
+            "W": NO_MATRIX,
             "s": "here the layer's parameter is W; s belongs to the LU form and to the scales.",
             "t": "t shifts, and a shift changes no volume.",
             "b": "b shifts, and a shift changes no volume.",
@@ -277,6 +278,8 @@ class Evaluator:
         if rank != 2:
             if name == "inv":
                 return 1 / value
+            if inner[:2] == ("sym", "W"):  # read as the width, for there is no matrix of this name
+                raise Mistake("symbol", NO_MATRIX)
             hint = (
                 " Did you mean W? A small w is the width."
                 if inner[:2] == ("sym", "w")

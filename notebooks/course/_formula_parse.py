@@ -19,13 +19,10 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
-MAX_CHARS = 1000
+from ._formula_words import LABEL, MAX_CHARS, REMARK, UNWRAP, Unreadable
+
 MAX_TOKENS = 300
 MAX_DEPTH = 30
-
-
-class Unreadable(ValueError):
-    """The text is not a formula of this little language; the message says where and why."""
 
 
 class Empty(Unreadable):
@@ -49,10 +46,6 @@ SINGLE = {
 }  # fmt: skip
 CYRILLIC_TWINS = str.maketrans("схрСКТНІ", "cxpCKTHI")  # look the same, typed by accident
 
-UNWRAP = re.compile(
-    r"\\(?:operatorname\*?|text|textrm|textit|mathrm|mathbf|mathit|mathsf|mathcal|boldsymbol|bm"
-    r"|vec|hat|mbox|texttt|mathtt|boxed)\s*\{([^{}]*)\}"
-)
 LATEX = {
     "log": "log", "ln": "ln", "lg": "lg", "det": "det", "exp": "exp", "sum": "sum",
     "prod": "prod", "sqrt": "sqrt", "tr": "tr", "diag": "diag", "cdot": "*", "times": "*",
@@ -103,29 +96,6 @@ VARIABLES = set("xyzhfg")  # what may stand behind a differential d
 MODULES = re.compile(
     r"\b(?:np|numpy|torch|math|linalg|jnp|jax|tf|scipy|F|self)\s*\.\s*(?=[A-Za-z])"
 )
-# "log-det:", "Ответ =", "The log-determinant is": what stands before the formula.
-LABEL = re.compile(
-    r"^\s*(?:the |it is |this is |это )*"
-    r"(?:(?:log[-_ ]?(?:abs[-_ ]?)?det(?:erminant)?(?:\s*J)?|answer|ответ|ldj"
-    r"|(?:логарифм (?:модуля )?|лог-?)(?:определителя|определитель|детерминанта?))"
-    r"\s*(?::=|:|={1,2}|\bis\b|\bравен\b|(?:-\s*)?\bэто\b)"
-    r"|={1,2}|(?:равен|равно|равна)\b)?\s*",
-    re.IGNORECASE,
-)
-# Where the formula ends and what is given for it begins, or the other way round.
-BREAK = re.compile(
-    r"(?P<open>[(\[{])|(?P<close>[)\]}])"
-    r"|(?P<reason>#|\b(?:where|because|since|as|где|поскольку|так как|т\.\s*к\.|потому что)(?!\w))"
-    r"|(?P<so>=>|⇒|\\Rightarrow\b|\\implies\b|\b(?:so|thus|hence|therefore|значит|поэтому)(?!\w))"
-    r"|(?P<comma>(?<!\\)[,;](?=\s))",
-    re.IGNORECASE,
-)
-DEFINES = re.compile(r"\s*[A-Za-z](?:_\w|_\{[^{}]*\})?\s*=(?!=)")  # J = …, y_a = …
-REMARK = re.compile(  # behind the formula, and no part of it
-    r"\s*[(\[]?(?<![A-Za-z])"
-    r"(?:volume[- ]preserving|сохраняет объ[её]м|nats?|per (?:example|image|sample))[)\]]?$",
-    re.IGNORECASE,
-)
 AXES = re.compile(  # , dim=1) or , (1, 2, 3)) or (-1) behind a method's name
     r"(?:,\s*|(?<=\.sum\()\s*|(?<=\.mean\()\s*|(?<=\.prod\()\s*)(?:(?:axis|dim)\s*=\s*)?"
     r"(?:[\[(]\s*-?\d[-\d, ]*[\])]|-?\d(?:\s*,\s*-?\d)*)\s*\)"
@@ -135,6 +105,9 @@ HABITS = tuple(
     (re.compile(pattern, re.IGNORECASE if words else 0), instead)
     for pattern, instead, words in (
         (r"\.{2,3}", " dots ", False),
+        (r"\|\s*s([1-9cCnN])\s*\|", r"|s_\1|", False),  # log|s1| + … + log|sc|
+        (r"\b([hw])\s*\.\s*([hw])\s*\.(?=\s*[^\W\d])", r"\1 * \2 * ", True),  # h.w.log|det W|
+        (r"(?<![^\W\d_])D(?:_?x)?\s*f\b(?!\s*(?:\([^()]*\))?\s*/)", " J ", False),  # Df(x)
         (r"_([ijk]{2,3})(?![^\W\d_])", r"_{\1}", False),  # s_ijk has three indices
         (r"(?<=[xyst])_(?:\{\s*a\s*\}|a(?![^\W\d_]))", "", False),  # the half that is changed
         (r"\{\s*D\s*/\s*2\s*\}", "{h w c/2}", False),  # half of all entries
@@ -164,7 +137,11 @@ HABITS = tuple(
             True,
         ),
         (r"\b(sum|сумма)\s+(?:over|по)\s+(?:all\s+|всем\s+)?([ijkcn])\b", r"\1_\2 ", True),
-        (r"\b(sum|log|logarithm|det|determinant|product|mean)\s+of\s+(?:the\s+)?", r"\1 ", True),
+        (
+            r"\b(sum|log|logarithm|abs|det|determinant|product|mean)\s+of\s+(?:the\s+)?",
+            r"\1 ",
+            True,
+        ),
         (r"(?<=_[ijkcn]) +(?:of|от)\b", " ", True),
         # Beside a capital H a capital W is the width, even where W is a matrix as well.
         (rf"(?<![^\W\d_])H\s*{TIMES}\s*W(?![^\W\d_])", " h w ", False),
@@ -283,38 +260,6 @@ def _word(word: str) -> Sequence[Token]:
             "Words may only follow it, behind “where”, “because” or #."
         )
     return tokens
-
-
-def premises_and_formula(text: str) -> tuple[list[str], str]:
-    """`s = 1, so log-det = 0` or `log|det J|, where J = dz/dx`: what is given, and the formula.
-
-    Only an equation is given before the formula or behind a comma; words may follow a "because".
-    """
-    if len(text) > MAX_CHARS:
-        return [], text  # tokenize says so
-    plain = re.sub(r"\\q?quad\b|(?<!\\)\\[,;:! ]", " ", UNWRAP.sub(r" \1 ", text))
-    plain = re.sub(r"\s\(([^()]*=[^()]*)\)\s*$", r", \1", plain)  # 0 (s = 1)
-    given: list[str] = []
-    stated: list[str] = []
-    formulas: list[str] = []
-    depth = start = 0
-    reason = False  # behind a "because", to the end; or to the comma where it came first
-    for match in [*BREAK.finditer(plain), None]:
-        kind = match.lastgroup if match else "end"
-        depth += {"open": 1, "close": -1}.get(kind, 0)
-        if kind in ("open", "close") or match and depth > 0:
-            continue
-        piece = plain[start : match.start() if match else None].strip(" ,;")
-        start = match.end() if match else 0
-        if piece:
-            (given if reason else stated if DEFINES.match(piece) else formulas).append(piece)
-        ended = kind == "so" or kind == "comma" and not formulas
-        reason = kind == "reason" or reason and not ended
-    if not formulas:  # "D = h w log|det W|, where …"
-        formulas, stated = stated[-1:], stated[:-1]
-    if not formulas or not all("=" in piece for piece in formulas[:-1]):
-        return [], text  # a list of formulas is none
-    return given + stated + formulas[:-1], formulas[-1]
 
 
 def tokenize(text: str) -> list[Token]:

@@ -12,21 +12,15 @@ points; equal values at all of them is what "right" means.
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from ._formula_layers import LAYERS, Mistake, agree, diagnose, index_names, points, values
-from ._formula_parse import (
-    Empty,
-    Unreadable,
-    parse,
-    premises_and_formula,
-    split_equation,
-    symbols,
-    tokenize,
-)
+from ._formula_parse import Empty, parse, split_equation, symbols, tokenize
+from ._formula_words import Unreadable, premises_and_formula, unescape, without_comment
 
 __all__ = ["Grade", "grade", "LAYERS"]
 
@@ -47,6 +41,8 @@ NOTATION = {
     "affine_coupling": "s, t",
     "additive_coupling": "s, t",
 }
+
+OVER_PIXELS = re.compile(r"\b(?:over|по)\b.*(?:pixel|position|пиксел|позици)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -88,6 +84,9 @@ def grade(layer: str, text: str) -> Grade:
     if not isinstance(text, str):
         raise TypeError(f"text: got {type(text).__name__}; accepted is a str with one formula")
     try:
+        text, words = without_comment(unescape(text))
+        if layer in ("actnorm", "conv1x1") and OVER_PIXELS.search(words):
+            raise Unreadable("What is summed “over all pixels” must stand in the formula: h·w.")
         premises, formula = premises_and_formula(text)
         parts = split_equation(tokenize(formula))
         if any(not part for part in parts):

@@ -20,6 +20,8 @@ import html
 import re
 from dataclasses import dataclass
 
+from ._formula_words import unescape
+
 __all__ = ["Reflection", "reflect", "QUESTIONS", "CONCEPTS"]
 
 MAX_CHARS = 10_000
@@ -120,14 +122,15 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     "1": (
         Concept(
             "log of the Jacobian determinant",
-            (r"\blog|\bln\b|логарифм", DETERMINANT, r"jacob|якоби|d[zhyf]\w*\s*/\s*d[xhz]|∂\w+(?:\(x\))?\s*/\s*∂|deriv|производн"),
+            (r"\blog|\bln\b|логарифм", DETERMINANT, r"jacob|якоби|d[zhyf]\w*\s*/\s*d[xhz]|∂\w+(?:\(x\))?\s*/\s*∂|deriv|производн|\bdet\s*\(?\s*j(?![a-zа-я])"),
             (r"(?:is|equals|это|равен) (?:the )?(?:log\w* of (?:the )?|логарифм\w* )?(?:trace|след)",),
             benign=TRACE,
         ),
         Concept(
             "absolute value",
             (r"absolut|modul|модул|абсолютн|\|\s*det|\babs\b", DETERMINANT),
-            (r"(?:sign|знак) (?:of the determinant |определителя )?(?:matters|is kept|важен|сохраня)",),
+            (r"(?:sign|знак) (?:of the determinant |определителя )?(?:matters|is kept|важен|сохраня)",
+             r"(?:absolute value|modulus) of (?:the |its )?(?:natural )?log|модул\w+ логарифм",),
             core=r"absolut|modul|модул|абсолютн",
             benign=TRACE + r"|(?:\bnot|\bне)(?: the| сам\w*)? (?:determinant|определител\w*)(?: itself)?"
             r"|(?:not|n['’]t|не) (?:care|matter|depend|важ|завис)\w*(?: (?:about|on|от))?(?: (?:the )?(?:sign|знак)\w*)?",
@@ -137,6 +140,8 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             (r"volum|объ[её]м|densit|плотност|\bspace\b|пространств|log p\w*\s*\(x\)", r"chang|stretch|scal|expand|contract|shrink|correct|compress|preserv|keeps|меня|измен|сохраня|растя|сжи|сжат|поправ|log p\w*\s*\((?:z\)|f)"),
             # A layer that keeps volume is no contradiction; to say so of every map is one.
             (rf"^(?!.*(?:{KEEPS})).*(?:preserv\w+|keeps|сохраня\w+) (?:the )?(?:volume|объ[её]м)",
+             rf"^(?!.*(?:{KEEPS})).*(?:volume|объ[её]м)(?: is| are| всегда| always)* (?:preserved|kept|сохраня)",
+             r"log p\w*\s*\((?:z|f[^=]{0,20})\)\s*=\s*log p\w*\s*\(x\)\s*\+[^=]*\bd[zf]\w*(?:\(x\))?\s*/\s*dx",
              r"log p\w*\s*\((?:z|f[^=]{0,20})\)\s*[-−–]\s*[^=+]*\bdz\s*/\s*dx"),
             benign=rf"(?:{KEEPS})[^.]*(?:not|n['’]t|не) (?:chang|меня|измен)\w*"
             r"|(?:not|n['’]t|не) (?:invariant|constant|(?:be )?(?:preserv|kept)|the same|инвариант|сохраня|постоян)\w*",
@@ -177,7 +182,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "1×1 convolution: learned matrix at every pixel",
-            (CONV, r"learn|train|paramet|обуча|матриц|matrix|weight", r"pixel|position|chann?el|пиксел|позици|канал"),
+            (CONV, r"learn|train|paramet|обуча|матриц|matrix|weight|\bw\s*[·*]?\s*x", r"pixel|position|chann?el|пиксел|позици|канал|_\s*i,?\s*j\b"),
             (rf"(?:{CONV})[^.]*(?:{NOT})(?:learn|train|обуча)",),
         ),
         Concept(
@@ -193,20 +198,20 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "coupling: inverse without inverting the network",
-            (r"without|no need|need(?:s)? not|never|does(?:n't| not)|not (?:be|have|need|requir)|без|нет необходимости|не (?:нуж|требу|надо|приход|обращ)|не ?обяза|arbitrar[^.;]*non-?invert|(?:may|can) be non-?invert|мо(?:жет|гут) быть необрат", r"invert|inver|обра[тщ]", NETWORK),
+            (r"without|no need|need(?:s)? not|never|do(?:es)?(?:n['’]t| not)|(?:not|n['’]t) (?:be|have|need|requir)|can(?:not|['’]t| not) be inver|без|нет необходимости|не (?:нуж|требу|надо|приход|обращ)|не ?обяза|arbitrar[^.;]*non-?invert|(?:may|can) be non-?invert|мо(?:жет|гут) быть необрат", r"invert|inver|обра[тщ]", NETWORK),
             (
-                rf"(?:{NETWORK})[^.]*(?:must|(?<!not )(?<!never )has to|(?<!not )(?<!never )have to|needs to|should) be (?:inver|biject)",
+                rf"(?:{NETWORK})[^.]*(?:must|(?<!not )(?<!n['’]t )(?<!never )(?<!would )ha(?:s|ve) to|(?<!not )(?<!n['’]t )needs? to|should) be (?:inver|biject)",
                 r"сеть[^.]*(?<!не )(?<!не обязательно )(?:должна|обязана) быть обратим",
                 r"(?:requires?|needs?(?: to)?) (?:the )?inver\w+ (?:of )?the (?:neural |coupling )?net",
                 r"(?:нужно|надо|требуется|приходится|необходимо) (?:обратить|обращать|инвертировать) (?:саму )?(?:нейро)?сеть",
             ),
-            benign=r"without|no need|needs? not|never|does(?:n't| not)|need not|(?:(?:is|are) )?not (?:be|have|need|requir)\w*|без|нет необходимости|не (?:нуж|требу|приход)\w*|не надо|не обяза\w*|(?:никогда )?не обращ\w*",
+            benign=r"without|no need|needs? not|never|do(?:es)?(?:n['’]t| not)|need not|(?:(?:is|are) ?)?(?:not|n['’]t) (?:be|have|need|requir)\w*|can(?:not|['’]t| not) be inver\w*|без|нет необходимости|не (?:нуж|требу|приход)\w*|не надо|не обяза\w*|(?:никогда )?не обращ\w*",
         ),
     ),
     "3": (
         Concept(
             "LU factorisation",
-            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bp,\s*l,?\s*(?:and|и)\s*u\b|\bплу\b|(?:permutation|перестанов)[^.;]{1,60}(?:lower|нижн)[^.;]{1,60}(?:upper|верхн)", r"factor|decompos|product of|произведение|=|paramet|written|write|stor|\bkept\b|\bform\b|хран|разлож|запис|представ|факториз|разлага|расклад"),
+            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bp,\s*l,?\s*(?:and|и)\s*u\b|\bп?лу\b|(?:permutation|перестанов)[^.;]{1,60}(?:lower|нижн)[^.;]{1,60}(?:upper|верхн)", r"factor|decompos|product of|произведение|=|paramet|written|write|stor|\bkept\b|\bform\b|хран|разлож|запис|представ|факториз|разлага|расклад"),
             (
                 r"(?:qr|svd|cholesky|singular value|сингулярн\w+)[- ](?:decompos|factor|разлож)",
                 r"^(?!.*\blu\b).*(?:factor|decompos|разлож|расклад)\w*[^.,;]*\b(?:qr|svd|cholesky)\b",
@@ -238,7 +243,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
         ),
         Concept(
             "log-determinant from s",
-            (DETERMINANT, r"\bs\b|log\s*\|s\||diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
+            (DETERMINANT, r"\bs(?:_\s?\w{1,3}|[ᵢⱼₖ])?\b|diag|диагон", r"\bsum|prod|=|Σ|∑|сумм|произвед|equal|read off|равен"),
             (
                 DIAGONAL_SUM,
                 rf"(?:{DETERMINANT})[^.,;]{{0,60}}{IS} (?:sum\s*\(\s*s\s*\)|sum of s\b|сумм\w+ s\b)",
@@ -247,13 +252,17 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
             ),
             benign=NO_NEED + r"(?: (?:comput|счита|вычисл)\w*)?"
             r"|(?:determinant|определител)\w*(?: of w| w)? (?:is not|isn['’]t|не) (?:need|нуж|треб)\w*"
-            r"|(?:without|no|never|без)(?: comput\w*| вычислени\w*)?(?: the| any| a)? (?:determinant|определител)\w*",
+            r"|(?:without|no|never|без)(?: comput\w*| вычислени\w*)?(?: the| any| a)? (?:determinant|определител)\w*"
+            r"|(?:not|n['’]t|never|не)(?: necessary| required| to| even| directly)* (?:comput|calculat|evaluat|take|счита|вычисля)\w*"
+            r"(?: the| any| a| full)* (?:determinant|det\b|определител)\w*(?! (?:of w )?(?:from|by|through|as|из|по|как)\b)",
         ),
         Concept(
             "cost falls from O(c³) to O(c)",
             (rf"{CUBIC}|cubic|кубическ", rf"{LINEAR}|linear|линейн"),
             (
                 rf"{LINEAR} (?:to|до|к) {CUBIC}",
+                rf"{CUBIC},? (?:instead of|rather than|вместо) {LINEAR}",
+                rf"(?:instead of|rather than|вместо) {LINEAR}[^.;]*{CUBIC}",
                 # A triangular solve does cost O(c²): of the inverse this is true.
                 rf"^(?!.*(?:inver|solv|обра[тщ]|реш)).*(?:{CUBIC} (?:down )?(?:to|до|к) {SQUARE}|{SQUARE} (?:down )?(?:to|до|к) {LINEAR})",
                 rf"^(?!.*(?:{LINEAR}|without|\bбез\b)).*(?:stays?|remains?|оста[её]тся)[^.,;]*{CUBIC}",
@@ -279,17 +288,17 @@ DEFINITION = re.compile(
 # What makes words a statement. Stems, English and Russian; "=", a colon, a dash with spaces and a
 # definition count.
 RELATION = re.compile(
-    r"=|≈|→|\binstead of\b|\bвместо\b|\babs\s*\(|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\|\s*det"
+    r"=|≈|→|->|\binstead of\b|\bвместо\b|\babs\s*\(|\s[—–-]\s|\w:\s[^,:;]*\w\s+\w|\w+n['’]t\b|\|\s*det"
     rf"|{DEFINITION.pattern}|\b(?:we|they|you|it|is|are|was|were|be|has|have|does|do|can|needs?|costs?|falls?|drops?"
     r"|gives?|uses?|takes?|makes?|passes|stays?|remains?|becomes?|equals?|says?|measures?|tells?|goes"
     r"|(?:re)?writ\w+|solv(?:e|es|ing)|computes?|predicts?|(?:re)?scal(?:es|ed)|shifts|translates|multipl(?:y|ies)"
-    r"|adds?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
+    r"|adds?|appl(?:y|ies|ied)|performs?|sums|mix(?:es)?|learns?|chang(?:es|ed)|correct(?:s|ed)|leaves|keeps?|generali[sz]es"
     r"|preserves?|replac(?:es?|ed)|factori[sz]e[sd]?|decompos(?:es?|ed)|stretch(?:es)?|outputs?|copies"
     r"|produces?|normali[sz]es|acts?|reduces?|contains?|requires?|inverts?|permutes?|initiali[sz]e[sd]?)\b"
     r"|\bобучаем(?:ая|ые|а|ы)(?=\W*$)"  # behind its noun
     r"|\bэто\b|\bне\b|\b(?:ниж|верх)?н?е?треугольн(?:ая|ые)\b|\b\w{2,30}(?:[её]т|ют|ит|ат|ят|ется|ются|ится|атся|ятся)\b|\bрав[енн]\w*"
-    r"|\b(?:нужн\w+|надо|можно|достаточно|должн\w+|был\w*|стоил\w*|нет|не ?обязательно|есть|остаётся|остается)\b"
-    r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или)\b"
+    r"|\b(?:нужн\w+|нужен|надо|нельзя|можно|достаточно|должн\w+|был\w*|стоил\w*|нет|не ?обязательно|есть|остаётся|остается)\b"
+    r"|\b\w{1,30}(?:аны|ана|ано|ены|ена|ено|ован|лась|лись|ался|ила|или|(?<!дет)али|яли)\b"
     r"|\b(?!объ[её]м|систем|этим|всем|другим|своим|таким|одним)\w{2,30}(?:ем|им)\b",  # "решаем", no noun
     re.IGNORECASE,
 )
@@ -306,11 +315,16 @@ NEGATION = re.compile(
 HARMLESS = re.compile(
     r"\b(?:sign|знак)\b[^,.;]{0,40}?(?:not|n['’]t|не) (?:matter|need|нуж|важ)\w*"
     r"|\bwithout (?:the )?lu|\bбез lu|\bnot only|\bне только|\bno longer|\bnot just|\bno matter|\bне просто|\bnot expensive"
+    r"|(?:\bcan ?not|\b(?:must|should|do) not|n['’]t|\bnever|\bнельзя|\bне(?: надо| нужно| стоит| следует)?)"
+    r" (?:omit|drop|forget|lose|leave out|опуст|опуска|забы|забудьт|пропус|теря)\w*"
     r"|\bnot square|\bwithout loss|\bnot zero|\bне ноль|\bno other\b|\bnot all\b|\bне все\b",
     re.IGNORECASE,
 )
-# "Without the absolute value it would be undefined" praises what is absent; "even without" does not.
-WOULD = re.compile(r"(?<!even )\bwithout\b[^.;]*\bwould\b|(?<!даже )\bбез\b[^.;]*\bбы\b")
+# "Without the absolute value it would be (or is) undefined" praises what is absent; "even without" does not.
+WOULD = re.compile(
+    r"(?<!even )\bwithout\b[^.;]*(?:\bwould\b|undefined|(?:not|n['’]t) (?:be )?(?:defined|exist))"
+    r"|(?<!даже )\bбез\b[^.;]*(?:\bбы\b|\bне (?:определ[её]н|существу))"
+)
 # What is set aside in "not X but Y", "not X, it is Y", "Y, not X", "не X, а Y", "Y, а не X": only Y
 # is claimed, and of X nothing is denied that was asked for.
 CONTRAST = re.compile(
@@ -424,7 +438,7 @@ def reflect(question: str, text: str) -> Reflection:
     if not isinstance(text, str):
         raise TypeError(f"text: got {type(text).__name__}; accepted is a str")
     found, denied, listed = set(), set(), set()
-    plain = text[:MAX_CHARS].replace("\\partial", "∂").replace("Σ", "∑")  # small, Σ is σ
+    plain = unescape(text[:MAX_CHARS]).replace("\\partial", "∂").replace("Σ", "∑")  # small, Σ is σ
     plain = WRAPPED.sub(r"\1", plain)
     plain = LATEX.sub(" ", BARS.sub("|", FRACTION.sub(r" \1/\2 ", plain)))
     plain = TIGHT.sub("", SUBSCRIPT.sub("", plain))

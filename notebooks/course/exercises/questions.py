@@ -84,12 +84,12 @@ register(
 def formulas():
     """The log-determinant of each, as a text: plain, Unicode or LaTeX, symbols as on the slides."""
     return {
-        "flow": "",               # log|det dz/dx|, or the whole log p(x)
-        "actnorm": "",
-        "conv1x1": "",
-        "lu": "",                 # of W, as on the LU slide, or of the layer
-        "affine_coupling": "",
-        "additive_coupling": "",
+        "flow": r"",              # log|det dz/dx|, or the whole log p(x)
+        "actnorm": r"",
+        "conv1x1": r"",
+        "lu": r"",                # of W, as on the LU slide, or of the layer
+        "affine_coupling": r"",
+        "additive_coupling": r"",
     }
 ''',
         solution=formulas,
@@ -389,6 +389,7 @@ def fast_logdet(p, l, u, s, h, w):
             lambda c: 4 * c + 8,
             "At most about 4c are allowed.",
             "A determinant of W costs about c³; which of the four factors has one other than ±1?",
+            "Is something added up anew at each pixel? They are all alike: multiply once, by h·w.",
         ),
         returns=("the log-determinant",),
         cases=(
@@ -408,7 +409,7 @@ def fast_logdet(p, l, u, s, h, w):
             Mutant("slogdet of W", _slow_logdet, deserves="not through `np.linalg`"),
             Mutant("elimination", _elimination, deserves="like c to the power 3.0"),
             Mutant("diagonal of a matrix", _by_diagonal, deserves="like c to the power 1.9"),
-            Mutant("pixel by pixel", _every_pixel, deserves="like c to the power 1.0"),
+            Mutant("pixel by pixel", _every_pixel, deserves="multiply once, by h·w"),
             Mutant(
                 "no h·w",
                 lambda p, l, u, s, h, w: fast_logdet(p, l, u, s, 1, 1),
