@@ -39,7 +39,7 @@ class AffineCoupling:
     def _log_s_and_t(self, x_b: Array) -> tuple[Array, Array]:
         raw, t = halves(run(self.net, x_b, 2 * x_b.shape[-1]))
         if self.scale == "sigmoid":
-            log_s = -np.log1p(np.exp(-(raw + 2)))  # log sigmoid, without overflow above
+            log_s = -np.logaddexp(0, -(raw + 2))  # log sigmoid, without overflow
             return log_s, np.exp(log_s) * t  # s ⊙ (x_a + t) = s ⊙ x_a + s ⊙ t
         return raw, t
 

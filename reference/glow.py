@@ -187,10 +187,14 @@ class Glow(MultiScale):
             "shuffle": lambda c: Permutation.shuffle(c, rng),
             "reverse": Permutation.reverse,
         }
-        if permutation not in permutations:
-            raise ValueError(f"permutation is {permutation!r}; accepted: {', '.join(permutations)}")
-        if coupling not in ("affine", "additive"):
-            raise ValueError(f"coupling is {coupling!r}; accepted: 'affine', 'additive'")
+        for option, value, accepted in (
+            ("permutation", permutation, tuple(permutations)),
+            ("coupling", coupling, ("affine", "additive")),
+            ("scale", scale, ("exp", "sigmoid")),
+            ("padding", padding, ("edge", "zero")),
+        ):
+            if value not in accepted:
+                raise ValueError(f"{option} is {value!r}; accepted: {', '.join(accepted)}")
 
         def random_step(c: int) -> Step:
             actnorm = ActNorm(np.exp(0.2 * rng.standard_normal(c)), 0.3 * rng.standard_normal(c))

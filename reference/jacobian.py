@@ -280,19 +280,35 @@ def _vectorise(f: Callable, x: np.ndarray) -> Callable[[np.ndarray], np.ndarray]
 
 
 def _noise(call: Callable, point: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Rounding noise of each output: high differences of y over steps too small for anything else.
+    """Rounding noise of each output: how far y is from smooth over steps too small to bend it.
 
-    Over 9 points 2⁻³² apart the smooth part of the 4th difference is of order 2⁻¹²⁸; what is left
-    is noise, and a 4th difference of independent noise of deviation σ has deviation √70 σ.
+    Over 9 points 2⁻³² apart, in x's own size, the smooth part of the 4th difference is of order
+    2⁻¹²⁸; what is left is noise, and a 4th difference of independent noise of deviation σ has
+    deviation √70 σ.  But exp(x) − 1 rounds as 1 does, however small x is, and alike at steps of a
+    power of two.  So y is looked at along irregular steps, 2⁻³⁴ of 1, too: multiples of what x is
+    counted in, lest x itself round, on which y is a straight line but for its noise.
     """
-    scale = _power_of_two(np.where(point == 0, max(np.abs(point).mean(), 1e-6), np.abs(point)))
-    direction = np.random.default_rng(1).choice([-1.0, 1.0], point.size) * scale * 2.0**-32
-    try:
-        y = call(point + np.arange(-4, 5)[:, None] * direction)
-    except Exception:
-        return EPS * np.abs(centre)
-    sigma = np.sqrt(np.mean(np.diff(y, n=4, axis=0) ** 2, axis=0) / 70.0)
-    return np.where(np.isfinite(sigma), 4 * sigma, 0.0) + EPS * np.abs(centre)
+    rng, size = np.random.default_rng(1), np.abs(point)
+    signs = rng.choice([-1.0, 1.0], point.size)
+    own = signs * _power_of_two(np.where(point == 0, max(size.mean(), 1e-6), size)) * 2.0**-32
+    grain = 2 * np.spacing(size + 2.0**-30)
+    unit = _power_of_two(np.maximum(size, 1)) * 2.0**-44 * rng.uniform(0.5, 1.0, point.size)
+    unit = signs * grain * np.rint(unit / grain)
+    t = rng.choice(np.arange(-1000, 1001), 12, replace=False)[:, None]
+    line = np.hstack([np.ones_like(t), t])
+    off_the_line = np.eye(12) - line @ np.linalg.pinv(line)
+
+    def at(steps: np.ndarray) -> np.ndarray:
+        try:
+            y = call(point + steps) - centre
+        except Exception:  # outside f's domain
+            y = np.zeros((len(steps), len(centre)))
+        return np.where(np.isfinite(y), y, 0.0)
+
+    sigma = np.sqrt(np.mean(np.diff(at(np.arange(-4, 5)[:, None] * own), 4, axis=0) ** 2, 0) / 70)
+    fine, wide = (np.sqrt(np.sum((off_the_line @ at(k * t * unit)) ** 2, 0) / 10) for k in (1, 4))
+    noisy = wide <= 8 * fine  # noise does not grow with the step; a bend does, by 4²
+    return 4 * np.maximum(sigma, np.where(noisy, fine, 0.0)) + EPS * np.abs(centre)
 
 
 def _treads(call, point, centre, value, noise) -> np.ndarray:

@@ -13,8 +13,8 @@ def gaussian_log_prob(z: Array) -> Array:
 
 
 def _check_bits(n_bits: int) -> None:
-    if n_bits not in range(1, 9):
-        raise ValueError(f"n_bits is {n_bits!r}; accepted: 1 to 8")
+    if not isinstance(n_bits, (int, np.integer)) or n_bits not in range(1, 9):
+        raise ValueError(f"n_bits is {n_bits!r}; accepted: whole numbers, 1 to 8")
 
 
 def quantize(images: np.ndarray, n_bits: int) -> np.ndarray:

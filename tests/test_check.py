@@ -3,6 +3,7 @@
 import json
 import threading
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -848,3 +849,75 @@ def test_refusals_are_in_the_layers_own_words_with_a_hint():
     channels_first = X[:, :4, :3]  # as an array (N, C, H, W), C = 4
     said = check(torch.nn.Conv2d(4, 4, 1), channels_first).message
     assert "a tensor as (N, C, H, W)" in said
+
+
+@pytest.mark.parametrize("black", [1, 12, 24])
+def test_black_pixels_round_as_others_do(black):
+    """y of 0 has no rounding, but the y beside it that the inverse is tried at has."""
+    x = np.random.default_rng(0).random((2, 4, 6, 4)) - 0.5
+    x.reshape(2, 24, 4)[:, :black] = 0
+    for seed in range(6):
+        report = check(ref.Conv1x1(np.random.default_rng(seed).standard_normal((4, 4))), x)
+        assert report, report.message
+    remembered = {}
+    x = x[..., :3]
+
+    def forward(x):
+        remembered["x"] = x.copy()
+        return S * x, np.full(len(x), 24 * np.log(np.abs(S)).sum())
+
+    assert check(forward, x, lambda y: y / S)
+    assert check(forward, x, lambda y: remembered["x"]).mistake == "needs forward first"
+
+
+@pytest.mark.parametrize("size", [1e-2, 1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize(
+    ("f", "logdet", "inverse"),
+    [
+        (lambda x: np.exp(x) - 1, lambda x: x, lambda y: np.log(1 + y)),
+        (lambda x: (np.exp(x) - np.exp(-x)) / 2, lambda x: np.log(np.cosh(x)), None),
+        (
+            lambda x: np.log(x + 0.5) - np.log(0.5 - x),
+            lambda x: -np.log(0.25 - x**2),
+            lambda y: 1 / (1 + np.exp(-y)) - 0.5,
+        ),
+        (lambda x: 3 * (x + 0.7) - 2.1, lambda x: np.log(3.0) + 0 * x, None),
+    ],
+    ids=["exp(x) - 1", "sinh", "logit", "affine"],
+)
+def test_a_constant_inside_rounds_however_small_x_is(size, f, logdet, inverse):
+    """exp(x) − 1 rounds as 1 does: its treads are wider than steps of x's own size."""
+
+    def layer(x, error=0.0):
+        return f(x), logdet(x).reshape(len(x), -1).sum(1) + error
+
+    for seed in range(5):
+        x = size * np.random.default_rng(seed).standard_normal((3, 2, 4))
+        right = check(layer, x, inverse)
+        assert right, right.message
+        assert right.smallest < 1e-6
+        assert not check(partial(layer, error=2 * right.smallest), x, inverse)
+
+
+def test_a_number_lost_beside_another_is_no_fold():
+    x = np.cos(np.arange(12) * np.pi / 2).reshape(3, 4)  # 6e-17 and 1
+    assert check(lambda x: (x + 3, np.zeros(len(x))), x, lambda y: y - 3)
+    folded = check(lambda x: (np.abs(x) + 3, np.zeros(len(x))), x + 1.5)
+    assert folded.mistake == "not invertible"
+
+
+def test_the_edge_of_a_domain_is_called_by_its_name():
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 1)) / 256 - 0.5
+    x[:, 0, 0] = -0.5
+    report = check(ref.Logit(), x)
+    assert not report and "the edge of its domain" in report.message
+
+
+def test_the_number_of_examples_is_not_half_the_channels():
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 4))
+
+    def forward(x):
+        log_s = 0.3 * x[..., 2:]
+        return np.concatenate([np.exp(log_s) * x[..., :2], x[..., 2:]], -1), log_s.sum((0, 1, 2))
+
+    assert check(forward, x).mistake == "sum over the wrong axis"
