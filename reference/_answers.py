@@ -242,8 +242,8 @@ def examples(subject, x, y, logdet, ledger):
     batch (None if the layer takes one example at a time).
     """
     extra = np.random.default_rng(0)
-    taken = {*x.shape[1:], *(side // 2 for side in x.shape[1:]), x[0].size, 1}  # C/2: a coupling's
-    wanted = next(k for k in (3, 2, *range(4, 4 + 2 * x.ndim)) if k not in taken)
+    taken = {*x.shape[1:], x.shape[-1] / 2, x[0].size, 1}  # C/2: what a coupling sums
+    wanted = next(k for k in (3, 2, *range(4, 5 + x.ndim)) if k not in taken)
     rows = np.unique(np.linspace(0, len(x) - 1, min(wanted, len(x))).astype(int))
     picked, whole = x[rows], (y[rows], logdet[rows] if logdet.shape == (len(x),) else None)
     made = []
