@@ -86,6 +86,8 @@ def without_comment(text: str) -> tuple[str, str]:
     >>> without_comment("log|det J| — логарифм модуля якобиана")
     ('log|det J|', ' — логарифм модуля якобиана')
     """
+    if len(text) > MAX_CHARS:
+        return text, ""  # tokenize says so
     text = text.rstrip(" .!\n")
     found = RANGE.search(text)
     if not found:
