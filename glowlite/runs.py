@@ -216,6 +216,10 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
+        left = path.parent.iterdir() if path.parent.is_dir() else [path]
+        if all(p.suffix == ".tmp" for p in left):  # of a run killed before its first save
+            what = "nothing was saved yet; start it again with glowlite train"
+            raise FileNotFoundError(2, what, str(folder))
         raise FileNotFoundError(2, "no such file: this is not a run folder", str(path))
     value = checkpoint.read_json(path)
     try:

@@ -710,6 +710,9 @@ def test_a_damaged_state_does_not_resume(run, tmp_path, capsys):
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.is_file()}
     said = fails(capsys, "resume", tmp_path / "none")
     assert said.endswith("none/config.json: no such file: this is not a run folder")
+    (tmp_path / "none").mkdir()  # left by a run that was killed before it saved anything
+    (tmp_path / "none" / ".config.json.x.tmp").write_text("half")
+    assert "nothing was saved yet; start it again" in fails(capsys, "resume", tmp_path / "none")
 
 
 def test_a_full_disk_is_told_and_the_last_state_kept(tmp_path, capsys, monkeypatch):
