@@ -109,7 +109,11 @@ def resume(args: Namespace) -> int:
             (finished,) = world.agree(float(runs.finished(run)))
             if finished and run.progress(len(train_set)) >= 1:
                 if world.first:
-                    print(f"{args.run} is complete; to train on, give --minutes or --epochs in all")
+                    print(
+                        f"{args.run} is complete, at step {run.step}, after "
+                        f"{run.epochs(len(train_set)):.4g} epochs, {run.seconds / 60:.4g} minutes; "
+                        "to train on, a new end must lie beyond: --epochs or --minutes, in all"
+                    )
                 return 0
             if world.first:
                 minutes = run.seconds / 60

@@ -76,6 +76,10 @@ class Run:
             raise ValueError("a run needs either minutes or epochs")
         return min(1.0, self.step / steps if steps else self.seconds / (60 * minutes))
 
+    def epochs(self, n: int) -> float:
+        """How many epochs of n training images were done."""
+        return self.images / (self.config.epoch_images or n)
+
     def generator(self, stream: int) -> torch.Generator:
         """Of this step's random numbers for one use, on the model's device; see `seeded`."""
         device = next(self.model.parameters()).device
@@ -252,7 +256,8 @@ def restart(folder: str | Path, train: ImageSet, world: World, **changes: Any) -
         rows = rows if run.step else []
         text = "".join(json.dumps(r) + "\n" for r in rows)
         checkpoint.write_atomically(folder / "metrics.jsonl", lambda p: p.write_text(text))
-        checkpoint.write_json(folder / "config.json", {**saved, "train": asdict(config)})
+        if not (finished(run) and run.progress(len(train)) >= 1):  # one that is over keeps its end
+            checkpoint.write_json(folder / "config.json", {**saved, "train": asdict(config)})
     return run
 
 

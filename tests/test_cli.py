@@ -581,6 +581,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "is complete" in said and "test:" not in said
     assert main(["resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
     assert checkpoint.load_tensors(tmp_path / "a/state.safetensors")[1]["step"] == 8
+    capsys.readouterr()
+    assert main(["resume", str(tmp_path / "a"), "--epochs", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "at step 8, after 2.133 epochs" in said and "must lie beyond" in said
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert config["train"]["epochs"] == 2, "a run that is over keeps its end"
 
 
 def test_a_run_stopped_in_its_last_evaluation_is_not_complete(tmp_path, capsys, monkeypatch):
