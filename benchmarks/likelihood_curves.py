@@ -31,7 +31,7 @@ import torch
 from benchmarks.surroundings import ROOT, surroundings
 from glowlite.checkpoint import write_json
 from glowlite.data import epoch_order, load
-from glowlite.evaluate import baseline, evaluate, seeded, to_tensor
+from glowlite.evaluate import baseline, evaluate, seeded, to_tensor, with_error
 from glowlite.registry import build
 from glowlite.schedule import lr_factor, make_optimizer, set_rate
 
@@ -166,7 +166,7 @@ def main() -> int:
             row = {"name": name, "seed": seed, **where, "note": NOTE, "data": about}
             write_json(file, {**row, "model": model, "train": settings, **result})
             last = result["curve"][-1]
-            print(f"{name} seed {seed}: {last['test']:.3f} ± {last['standard_error']:.3f} "
+            print(f"{name} seed {seed}: {with_error(last['test'], last['standard_error'], 3)} "
                   f"({result['parameters']:,} parameters, "
                   f"{result['training_seconds']['cpu']:.0f} s of CPU)", flush=True)  # fmt: skip
     return 0

@@ -18,21 +18,29 @@ class NotFinite(ValueError):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Test bits/dim: `mean` ± `standard_error` over `images`, each dequantised `draws` times."""
+    """Test bits/dim: `mean` ± `standard_error` over `images`, each dequantised `draws` times.
+
+    The error of a single image is unknown: None.
+    """
 
     mean: float
-    standard_error: float
+    standard_error: float | None
     images: int
     draws: int
 
     def __str__(self) -> str:
         return (
-            f"{self.mean:.4f} ± {self.standard_error:.4f} bits/dim "
+            f"{with_error(self.mean, self.standard_error, 4)} bits/dim "
             f"({self.images} images, {self.draws} dequantisation draw{'s' * (self.draws > 1)} each)"
         )
 
-    def as_dict(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float | None]:
         return asdict(self)
+
+
+def with_error(mean: float, error: float | None, digits: int) -> str:
+    """ "mean ± error", or the mean alone where its error is not known."""
+    return f"{mean:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
 
 
 # What a random number is drawn for: the first word of a stream, see `seeded`.
@@ -72,7 +80,7 @@ def evaluate(
     ----------
     images : uint8 (N, H, W, C); labels : (N,) integers for a class-conditional model
     draws : dequantisation samples of each image; their mean enters the average.  The standard
-        error is over images: sd of those per-image means / √N
+        error is over images: sd of those per-image means / √N; None of a single image
     progress : called with the number of images done in each batch
 
     Raises ValueError without images, NotFinite (one too) when a bits/dim is not finite: nothing is
@@ -102,7 +110,7 @@ def evaluate(
         raise NotFinite(
             f"bits/dim is not finite for {len(bad)} images, the first is number {bad[0]}"
         )
-    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+    error = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
     return Evaluation(float(values.mean()), error, len(values), draws)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from glowlite.data import ImageSet
-from glowlite.evaluate import SAMPLES, evaluate, seeded, to_tensor
+from glowlite.evaluate import SAMPLES, evaluate, seeded, to_tensor, with_error
 from glowlite.images import save_grid
 from glowlite.latent import to_pictures
 from glowlite.model import FlowModel
@@ -27,7 +27,7 @@ def look(
     count: int,
     draws: int = 1,
     last: ImageSet | None = None,
-) -> tuple[str, dict[str, dict[str, float]]]:
+) -> tuple[str, dict[str, dict[str, float | None]]]:
     """Evaluate the averaged weights, measure invertibility, draw samples, and redraw the curve.
 
     -> the line to print, and the evaluations, on the first `count` of `images`.  In the last look
@@ -37,7 +37,7 @@ def look(
     config, model = run.config, run.average
     batch = config.eval_batch or config.batch
 
-    def bits(model: FlowModel, images: ImageSet, count: int, draws: int) -> dict[str, float]:
+    def bits(model: FlowModel, images: ImageSet, count: int, draws: int) -> dict[str, float | None]:
         labels = images.labels[:count] if model.n_classes else None
         options = {"draws": draws, "batch": batch, "seed": config.seed}
         # The last look takes all images, which may be many times the rest of the run.
@@ -63,7 +63,7 @@ def look(
     log.write(**row, baseline=run.baseline, **health, exploded=exploded, **memory)
     save_curve(run.folder)
     told = "  ".join(
-        f"{kind.replace('_', ' ')} {row[kind]['mean']:.3f} ± {row[kind]['standard_error']:.3f}"
+        f"{kind.replace('_', ' ')} {with_error(row[kind]['mean'], row[kind]['standard_error'], 3)}"
         for kind in ("test", "held_out")
         if kind in row
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def save_curve(run: str | Path) -> Path:
         name = kind.replace("_", " ")
         seen = [r["images"] for r in looks]
         mean = [r[kind]["mean"] for r in looks]
-        error = [2 * r[kind]["standard_error"] for r in looks]
+        known = [r[kind]["standard_error"] for r in looks]  # None: of a single image
+        error = [math.nan if e is None else 2 * e for e in known]
         axes.errorbar(
             seen, mean, error, color="#1f4e79", marker="o", ms=4, capsize=2,
             label=f"{name}, averaged weights (± 2 standard errors)",

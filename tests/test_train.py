@@ -719,6 +719,19 @@ def test_an_evaluation_draws_anew_for_each_batch_and_leaves_the_mode():
     assert lr_factor("cosine", 1, 1.3, 0) == 0.0 and lr_factor("cosine", 1, -0.1, 0) == 1.0
 
 
+def test_the_error_of_a_single_image_is_unknown(tmp_path):
+    run = begin(tmp_path / "a", epochs=0.2)
+    result = evaluate(run.average, TEST.images[:1])
+    assert result.standard_error is None and "±" not in str(result)
+    one = replace(TEST, images=TEST.images[:1])
+    lines = []
+    training.train(run, TRAIN, one, World("cpu"), lines.append)
+    assert "±" not in lines[0]
+    rows = read_metrics(tmp_path / "a" / "metrics.jsonl")
+    assert [r["test"]["standard_error"] for r in rows if "test" in r] == [None, None]
+    Image.open(tmp_path / "a" / "curve.png").verify()
+
+
 def test_an_evaluation_drops_nothing_in_silence():
     model = build({"model": "glow", "shape": [3, 16, 16], **TINY})
     with torch.no_grad():

@@ -37,7 +37,7 @@ from glowlite import checkpoint, cli, runs
 from glowlite import train as training
 from glowlite.batches import Batches
 from glowlite.data import ImageSet, load
-from glowlite.evaluate import seeded, to_tensor
+from glowlite.evaluate import seeded, to_tensor, with_error
 from glowlite.flow import MEMORY_MODES
 from glowlite.graph import Graphed
 from glowlite.parallel import World, use_tf32, without_trials
@@ -465,7 +465,7 @@ def picture(results: Path) -> Path:
         run = json.loads(path.read_text())
         points = [(p["minutes"], p["held_out"]["mean"]) for p in run["curve"] if "held_out" in p]
         test = run["final"].get("test")
-        told = f": test {test['mean']:.3f} ± {test['standard_error']:.3f}" if test else ""
+        told = f": test {with_error(test['mean'], test['standard_error'], 3)}" if test else ""
         axes.plot(*zip(*points, strict=True), marker="o", ms=3, label=path.stem + told)
     axes.set(xlabel="minutes", ylabel="bits/dim on held-out training images")
     axes.spines[["top", "right"]].set_visible(False)
