@@ -93,10 +93,13 @@ class Bar:
 
 
 class Interrupt:
-    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C does not wait."""
+    """Ctrl-C and SIGTERM ask the loop to stop after its step; a second Ctrl-C does not wait.
+
+    After `all_is_saved`, when the loop no longer looks, the first does not wait either.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.saved = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -111,7 +114,13 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+    def all_is_saved(self) -> None:
+        """Nothing is lost from now on: stop at once where it is asked for, or has been."""
+        self.saved = True
         if self.asked:
+            raise KeyboardInterrupt
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked or self.saved:
             raise KeyboardInterrupt
         self.asked = True

@@ -48,9 +48,10 @@ def train(
     test set is read once, at the end (never, and the last evaluation is on all of `watched`, in a
     run that only tries settings, config.test False); without, they are on the first test images.
 
-    Returns None when Ctrl-C (or SIGTERM) stopped it: the state is saved.  Raises TrainingStopped
-    when a loss or gradient is not finite: the last saved state is left as it is.  It also does
-    when the last evaluation is not finite; one during the run is told, and training goes on.
+    Returns None when Ctrl-C (or SIGTERM) stopped it: the state is saved.  In the last evaluation,
+    before which all is saved, that is a KeyboardInterrupt.  Raises TrainingStopped when a loss or
+    gradient is not finite: the last saved state is left as it is.  It also does when the last
+    evaluation is not finite; one during the run is told, and training goes on.
 
     No step waits for a GPU.  What a step returns stays there until somebody asks: for the log,
     once a second, and before anything is evaluated or saved.
@@ -120,6 +121,7 @@ def train(
             return None
         bar.finish()
         run.save()
+        interrupt.all_is_saved()  # a resumed run makes the last evaluation
         last = test_set if config.test else watched
         try:
             _, found = look(run, watched, log, len(watched), config.draws, last=last)

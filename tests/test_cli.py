@@ -589,18 +589,27 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert config["train"]["epochs"] == 2, "a run that is over keeps its end"
 
 
-def test_a_run_stopped_in_its_last_evaluation_is_not_complete(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("place", ["evaluation", "save"])
+def test_a_run_stopped_in_its_last_evaluation_is_not_complete(tmp_path, capsys, monkeypatch, place):
+    """One Ctrl-C is enough there, or while the last state is saved: nobody asks for it after."""
     from glowlite import train as training
 
-    look = training.look
+    look, save = training.look, runs.Run.save
 
     def interrupted(*args, last=None, **more):
         if last is not None:
-            raise KeyboardInterrupt
+            assert place == "evaluation", "stopped before it"
+            signal.raise_signal(signal.SIGTERM)
         return look(*args, last=last, **more)
+
+    def saved(self):
+        if place == "save" and self.step:
+            signal.raise_signal(signal.SIGTERM)
+        save(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "look", interrupted)
+        patch.setattr(runs.Run, "save", saved)
         assert fails(capsys, *TRAIN, "--out", tmp_path / "a", code=130)
     assert main(["resume", str(tmp_path / "a")]) == 0
     assert "test: " in capsys.readouterr().out
