@@ -208,6 +208,26 @@ def test_a_truncated_image_is_named_and_skipped_only_when_asked(folder):
         open_folder(folder)
 
 
+def test_a_link_to_nowhere_and_a_file_one_may_not_read_are_skipped_too(folder):
+    (folder / "gone.png").symlink_to(folder / "nowhere.png")
+    with pytest.raises(DataError, match=r"gone\.png: No such file"):
+        open_folder(folder)
+
+    def refused(path, mode="rb"):
+        if str(path).endswith("/7.PNG"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return open(path, mode)
+
+    with (
+        mock.patch("glowlite.data.cache.open", refused, create=True),
+        mock.patch("pathlib.Path.read_bytes", lambda path: refused(path).read()),
+    ):
+        kept = sets(folder, on_corrupt="skip")
+    assert sum(map(len, kept)) == 39 and kept[0].skipped == 2
+    # Readable again, with its size and time as they were, it is not passed over.
+    assert sum(map(len, sets(folder, on_corrupt="skip"))) == 40
+
+
 def test_size_must_be_said(folder):
     with pytest.raises(DataError, match="size must be given for a folder"):
         load(f"folder:{folder}", cache_dir=folder.parent)

@@ -50,7 +50,7 @@ def entry(
     """
     try:
         (home / "known").mkdir(parents=True, exist_ok=True)
-        content = content_digest(source.files, home / "known", progress)
+        content = content_digest(source.files, home / "known", progress, on_corrupt)
     except OSError as error:
         raise explain(error, error.filename or home) from error
     recipe = {"format": FORMAT, "shape": source.shape, "content": content, **source.recipe}
@@ -84,19 +84,25 @@ def open_array(path: Path) -> np.ndarray:
 
 
 def content_digest(
-    files: Sequence[tuple[str, Path]], known: Path, progress: bool | None = None
+    files: Sequence[tuple[str, Path]],
+    known: Path,
+    progress: bool | None = None,
+    on_corrupt: str = "error",
 ) -> str:
-    """SHA-256 over the names and contents of `files`, remembered in `known`."""
-    stats = [(name, path, os.stat(path)) for name, path in files]
+    """SHA-256 over the names and contents of `files`, remembered in `known`.
+
+    With `on_corrupt` "skip" a file that cannot be read has a name and no contents.
+    """
+    stats = [(name, path, _stat(path, on_corrupt)) for name, path in files]
     note_key = hashlib.sha256()
     for name, path, stat in stats:
-        line = f"{name}\0{os.path.abspath(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
-        note_key.update(os.fsencode(line))
+        what = f"{stat.st_size}\0{stat.st_mtime_ns}" if stat else "not there"
+        note_key.update(os.fsencode(f"{name}\0{os.path.abspath(path)}\0{what}\n"))
     note = known / note_key.hexdigest()
     if note.is_file() and len(digest := note.read_text().strip()) == 64:
         return digest
-    total = hashlib.sha256()
-    size = sum(stat.st_size for *_, stat in stats)
+    total, lasting = hashlib.sha256(), True
+    size = sum(stat.st_size for *_, stat in stats if stat)
     # A bar only where there is something to wait for.
     disable = progress if progress is None else not progress
     with tqdm(
@@ -104,12 +110,30 @@ def content_digest(
         disable=True if size < 2**28 else disable, leave=False,
     ) as bar:  # fmt: skip
         for name, path, stat in stats:
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            try:
+                with open(path, "rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError:
+                if on_corrupt != "skip":
+                    raise
+                digest = "unreadable"
+                # Were it allowed to be read, its size and time would not tell.
+                lasting = lasting and stat is None
             total.update(os.fsencode(f"{name}\0{digest}\n"))
-            bar.update(stat.st_size)
-    write_atomically(note, lambda p: p.write_text(total.hexdigest()))
+            bar.update(stat.st_size if stat else 0)
+    if lasting:
+        write_atomically(note, lambda p: p.write_text(total.hexdigest()))
     return total.hexdigest()
+
+
+def _stat(path: Path, on_corrupt: str) -> os.stat_result | None:
+    """None of a link that leads nowhere, where such files are to be skipped."""
+    try:
+        return os.stat(path)
+    except OSError:
+        if on_corrupt != "skip":
+            raise
+        return None
 
 
 def _build(

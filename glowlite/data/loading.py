@@ -89,8 +89,8 @@ def load(
     channels: 3, or 1 for grey (celeba, lsun, folders).
     cache_dir: where decoded pixels are kept, else `default_cache()`.
     download: fetch the files if they are missing and their owner allows it.
-    on_corrupt: "error", or "skip" to leave out single images that cannot be decoded. A damaged
-        archive or array is always an error.
+    on_corrupt: "error", or "skip" to leave out single images that cannot be read or decoded. A
+        damaged archive or array is always an error.
     progress: show bars; None shows them on a terminal.
 
     Checksums: CIFAR-10's files must have their published MD5s, downloaded or not. Files of the
