@@ -188,8 +188,19 @@ def test_own_parts_and_classes(tmp_path):
     assert (len(train), len(test)) == (8, 4) and train.names == ("cat", "dog")
     for part in (train, test):
         assert np.array_equal(part.labels, part.images[:, 0, 0, 0] >= 100)
-    with pytest.raises(DataError, match=r"no valid images \(it holds: test 4, train 8\)"):
+    lacks = (
+        r"no valid images \(it holds: test 4, train 8\); put .* into .*pets/valid, or .*--holdout"
+    )
+    with pytest.raises(DataError, match=lacks):
         open_folder(root, "valid")
+
+
+def test_a_part_of_identical_pictures_needs_others(tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(50):
+        (tmp_path / "a" / f"{i}.png").write_bytes(encoded(RGB))
+    with pytest.raises(DataError, match="a tenth .* identical ones together: .* different"):
+        sets(tmp_path / "a")
 
 
 def test_a_truncated_image_is_named_and_skipped_only_when_asked(folder):

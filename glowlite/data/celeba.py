@@ -18,7 +18,7 @@ import numpy as np
 
 from .download import fetch, missing
 from .errors import DataError
-from .source import PARTS, Job, Options, Row, Source, decode_jobs
+from .source import PARTS, TOO_FEW, Job, Options, Row, Source, decode_jobs
 
 IMAGES = "img_align_celeba"
 ATTRIBUTES = "list_attr_celeba.txt"
@@ -75,7 +75,8 @@ def source(options: Options) -> Source:
     recipe = {"set": "celeba", "crop": "148/178 of the width", "filter": "lanczos"}
     texts = ((ATTRIBUTES, attributes_file), (PARTITION, partition_file))
     shape = (size, size, options.channels)
-    return Source(files + texts, recipe, shape, len(attributes), rows, columns)
+    lacking = TOO_FEW if cut_by_hash else Source.lacking
+    return Source(files + texts, recipe, shape, len(attributes), rows, columns, lacking)
 
 
 def _text_file(options: Options, name: str, subfolder: str) -> Path:

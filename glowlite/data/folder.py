@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from .errors import DataError, explain
 from .pixels import SUFFIXES
-from .source import PARTS, Job, Options, Row, Source, decode_jobs
+from .source import PARTS, TOO_FEW, Job, Options, Row, Source, decode_jobs
 
 
 def source(options: Options) -> Source:
@@ -51,7 +51,12 @@ def source(options: Options) -> Source:
 
     recipe = {"set": "folder", "crop": "square", "filter": "lanczos"}
     shape = (options.size, options.size, options.channels)
-    return Source(tuple(files.items()), recipe, shape, len(files), rows, tuple(classes))
+    lacking = TOO_FEW
+    if own_parts:
+        lacking = f"put some into {root / options.part}"
+        if options.part == "valid":
+            lacking += ", or do without held-out images (--holdout)"
+    return Source(tuple(files.items()), recipe, shape, len(files), rows, tuple(classes), lacking)
 
 
 def list_images(root: Path) -> dict[str, Path]:

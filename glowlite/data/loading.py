@@ -127,7 +127,7 @@ def load(
     found = index["parts"].get(files_part)
     if found is None:
         counts = ", ".join(f"{p} {v['count']}" for p, v in index["parts"].items()) or "nothing"
-        raise DataError(f"{name} has no {split} images (it holds: {counts}); add more images")
+        raise DataError(f"{name} has no {split} images (it holds: {counts}); {source.lacking}")
     rows, fingerprint = slice(None), found["fingerprint"]
     if last_tenth and split in ("fit", "valid"):
         cut = found["count"] - found["count"] // 10

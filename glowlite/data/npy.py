@@ -17,7 +17,7 @@ from PIL import Image
 
 from .errors import DataError, explain
 from .pixels import square
-from .source import Options, Row, Source, part_by_hash
+from .source import TOO_FEW, Options, Row, Source, part_by_hash
 
 _BLOCK_BYTES = 2**24
 
@@ -55,7 +55,8 @@ def source(options: Options) -> Source:
                 i += 1
 
     shape = (size, size, c) if resize else (h, w, c)
-    return Source(((path.name, path),), {"set": "npy", "key": key}, shape, n, rows)
+    recipe = {"set": "npy", "key": key}
+    return Source(((path.name, path),), recipe, shape, n, rows, lacking=TOO_FEW)
 
 
 def npz_members(path: Path) -> list[str]:

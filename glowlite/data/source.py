@@ -51,6 +51,7 @@ class Source:
     recipe: all else that decides the pixels (JSON-able), the other part of the key.
     shape: (H, W, C). total: the number of rows, at most. rows: opens the stream.
     names: of the attributes where there are any, else of the classes.
+    lacking: what helps where the part that was asked for holds no image.
     """
 
     files: tuple[tuple[str, Path], ...]
@@ -59,6 +60,14 @@ class Source:
     total: int
     rows: Callable[[], Iterator[Row]]
     names: tuple[str, ...] = ()
+    lacking: str = "add more images"
+
+
+# `lacking` of a set that is cut by `part_by_hash`.
+TOO_FEW = (
+    "by their content a tenth of the images is valid and a tenth test, identical ones together: "
+    "add more images, different ones"
+)
 
 
 def part_by_hash(data: bytes) -> str:
