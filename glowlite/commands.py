@@ -69,9 +69,10 @@ def train(args: Namespace) -> int:
             folder = folder if args.out else runs.next_folder(config.data)
             if new:
                 folder.mkdir(parents=True, exist_ok=True)
-            kept = f"{len(watched):,} held-out, " if config.holdout else ""
-            counts = f"{len(train_set):,} training, {kept}{len(test_set):,} test images"
-            print(f"{train_set.name}: {counts}")
+            counts = [f"{len(train_set):,} training"]
+            counts += [f"{len(watched):,} held-out"] if config.holdout else []
+            counts += [f"{len(test_set):,} test"] if config.test else []
+            print(f"{train_set.name}: {', '.join(counts)} images")
             if train_set.skipped:
                 print(f"left out: {train_set.skipped:,} of the files, not readable as images")
         notes = _notes(world)
@@ -491,9 +492,16 @@ def _open(
 
 
 def _sets(config: TrainConfig, args: Namespace) -> tuple[data.ImageSet, ...]:
-    """What to train on, what to look at during the run, and the test set."""
+    """What to train on, what to look at during the run and at its end: the test set, if any."""
     splits = ("fit", "valid", "test") if config.holdout else ("train", "test", "test")
-    return tuple(_open(config.data, split, config.size, args, vars(config)) for split in splits)
+    if not config.test:
+        splits = ("fit", "valid", "valid")
+    # The last first: that a folder has no test images is told before the others are decoded.
+    opened = {
+        split: _open(config.data, split, config.size, args, vars(config))
+        for split in dict.fromkeys(reversed(splits))
+    }
+    return tuple(opened[split] for split in splits)
 
 
 def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:

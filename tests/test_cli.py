@@ -41,6 +41,15 @@ def few_faces(tmp_path_factory):
         yield
 
 
+def pictures(folder, n, seed=0):
+    """A folder of n pictures of noise."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    for i in range(n):
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
 TRAIN = ["train", "faces", "--size", "16", "--preset", "tiny", "--epochs", "1", "--device", "cpu"]
 TRAIN += ["--evals", "1", "--draws", "1"]
 
@@ -344,6 +353,19 @@ def test_held_out_images_steer_a_run(tmp_path, capsys):
     assert "held out: " in capsys.readouterr().out
     rows = [json.loads(r) for r in (tmp_path / "b/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["held_out"]["images"] == 24 and not any("test" in row for row in rows)
+    assert main(["resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
+
+
+def test_a_run_that_only_tries_settings_needs_no_test_images(tmp_path, capsys, monkeypatch):
+    for part, n in (("train", 40), ("valid", 5)):
+        pictures(tmp_path / "pets" / part, n, seed=n)
+    train = ["train", f"folder:{tmp_path}/pets", *TRAIN[2:], "--holdout"]
+    with monkeypatch.context() as patch:
+        patch.setattr(data.cache, "_build", None)  # told before anything is decoded
+        assert "but no test" in fails(capsys, *train, "--out", tmp_path / "a")
+    assert main([*train, "--no-test", "--out", str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().out
+    assert ": 40 training, 5 held-out images\n" in said and "held out: " in said
     assert main(["resume", str(tmp_path / "a"), "--epochs", "2"]) == 0
 
 

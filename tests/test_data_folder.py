@@ -169,8 +169,9 @@ def test_val_is_valid_and_no_class(tmp_path):
             (tmp_path / "a" / part / f"{i}.png").write_bytes(
                 encoded(np.full((8, 8, 3), i, np.uint8))
             )
+    assert [len(open_folder(tmp_path / "a", part)) for part in ("train", "valid")] == [3, 2]
     with pytest.raises(DataError, match="has train, val but no test: name the one"):
-        open_folder(tmp_path / "a")
+        open_folder(tmp_path / "a", "test")
     (tmp_path / "a" / "test").mkdir()
     (tmp_path / "a" / "test" / "0.png").write_bytes(encoded(np.full((8, 8, 3), 9, np.uint8)))
     assert [len(part) for part in sets(tmp_path / "a")] == [3, 2, 1]

@@ -1,8 +1,8 @@
 """`folder:PATH`: any images, in any sizes and modes, in any depth of sub-folders.
 
-Sub-folders `train`, `test` (and `valid` or `val`), where there are both, are the parts; else a
-tenth of the images, by content, is the test part. If the images lie in two or more sub-folders
-(below these), the sub-folders are the classes.
+Sub-folders `train` and `test`, or `valid` (`val`), or all three, are the parts; else a tenth of the
+images, by content, is the test part and a tenth `valid`. If the images lie in two or more
+sub-folders (below these), the sub-folders are the classes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def source(options: Options) -> Source:
         raise DataError("size must be given for a folder of images, for example 32 (--size 32)")
     files = list_images(root)
     tops = {_top(name) for name in files}
-    own_parts = {"train", "test"} <= tops
-    if "train" in tops and tops & {"valid", "val"} and not own_parts:
+    own_parts = "train" in tops and bool(tops & {"test", "valid", "val"})
+    if own_parts and options.part == "test" and "test" not in tops:
         raise DataError(
             f"folder: {root} has {', '.join(sorted(tops))} but no test: name the one to be tested "
             "on test, or put all images into one folder for a tenth to be kept out"
