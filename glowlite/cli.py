@@ -218,7 +218,10 @@ def _data_options(verb: argparse.ArgumentParser) -> None:
     group.add_argument("--data-dir", help="folder with the original files you already have")
     group.add_argument("--cache-dir", help="folder for decoded images")
     group.add_argument(
-        "--channels", type=int, choices=(1, 3), help="1: grey (folders, celeba, lsun; default: 3)"
+        "--channels",
+        type=int,
+        choices=(1, 3),
+        help="1: grey (folders, celeba, lsun; default: 3, or as the model was trained)",
     )
     group.add_argument("--download", action="store_true", help="fetch files that may be fetched")
     group.add_argument(

@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from glowlite import checkpoint, data
+from glowlite.data.loading import can_be_grey
 from glowlite.evaluate import to_tensor
 from glowlite.parallel import World
 from glowlite.presets import MODEL_OPTIONS, PRESETS, TrainConfig, preset
@@ -505,7 +506,7 @@ def _sets(config: TrainConfig, args: Namespace) -> tuple[data.ImageSet, ...]:
 
 
 def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:
-    """The images the model was trained on, or those of --data, at the model's size."""
+    """The images the model was trained on, or those of --data, as the model needs them."""
     settings = model.header.get("train", {})
     name = args.data or settings.get("data")
     if not name:
@@ -517,9 +518,15 @@ def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:
         where = vars(read_config(args.run)["train"])  # with the folders of this machine
     c, h, w = model.shape
     size = settings.get("size") if not args.data else (h if h == w else None)
+    if args.data and c == 1 and can_be_grey(name):
+        where = {"channels": 1}
     images = _open(name, split, size, args, where)
     if images.shape != (h, w, c):
-        raise ValueError(f"{name} has images of shape {images.shape}; this model needs {(h, w, c)}")
+        there, needed = ({1: ", grey", 3: ", in colour"}.get(n, "") for n in (images.shape[2], c))
+        raise ValueError(
+            f"{name} has images of shape {images.shape}{there}; "
+            f"this model needs {(h, w, c)}{needed}"
+        )
     return images
 
 

@@ -580,7 +580,9 @@ def test_grey_pictures(tmp_path, capsys):
     assert main(["resume", run, "--epochs", "2"]) == 0
     assert main(["eval", run, "--limit", "2"]) == 0
     assert main(["eval", run, "--limit", "2", "--data", name, "--channels", "1"]) == 0
-    assert "this model needs (16, 16, 1)" in fails(capsys, "eval", run, "--data", name)
+    assert main(["eval", run, "--limit", "2", "--data", name]) == 0, "read as the model's are"
+    said = fails(capsys, "verify", run, "--data", "faces")
+    assert "shape (16, 16, 3), in colour; this model needs (16, 16, 1), grey" in said
     assert "channels must be 3" in fails(capsys, *TRAIN, "--channels", "1", "--out", run + "b")
 
 

@@ -109,7 +109,7 @@ def load(
         raise DataError(f"on_corrupt must be 'error' or 'skip', not {on_corrupt!r}")
     if size is not None and not 1 <= size <= 4096:
         raise DataError(f"size must be from 1 to 4096 pixels, not {size}")
-    if channels not in (1, 3) or (channels == 1 and module not in _ANY_CHANNELS):
+    if channels not in (1, 3) or (channels == 1 and not can_be_grey(name)):
         raise DataError(f"channels must be 3 (or 1 for images in files), not {channels} for {name}")
     cache = Path(cache_dir).expanduser() if cache_dir else default_cache()
     data_dir = Path(data_dir).expanduser() if data_dir else cache / "downloads" / name
@@ -145,6 +145,11 @@ def load(
         images, read("-labels"), read("-attributes"), tuple(index["names"]), name, split,
         fingerprint, len(index["skipped"]),
     )  # fmt: skip
+
+
+def can_be_grey(name: str) -> bool:
+    """Whether `load` takes channels=1 for it. Raises: DataError, an unknown name."""
+    return _module(name) in _ANY_CHANNELS
 
 
 def default_cache() -> Path:
