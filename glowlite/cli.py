@@ -130,7 +130,9 @@ def build_parser() -> argparse.ArgumentParser:
         made[name].add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
         if name != "sample":
             _data_options(made[name])
-            made[name].add_argument("--data", help="other images than the run was trained on")
+            made[name].add_argument(
+                "--data", type=_images, help="other images than the run was trained on"
+            )
         if name != "verify":
             kind = "JSON" if name == "eval" else "PNG"
             made[name].add_argument("--out", help=f"file to write, {kind}")
@@ -189,7 +191,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _train(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("data", help="faces, cifar10, celeba, imagenet32|64, lsun-…, folder:PATH, …")
+    verb.add_argument(
+        "data", type=_images, help="faces, cifar10, celeba, imagenet32|64, lsun-…, folder:PATH, …"
+    )
     verb.add_argument("--out", metavar="RUN", help="run folder (default: runs/<data>-<n>)")
     verb.add_argument("--force", action="store_true", help="start over in a folder that exists")
     names = "settings to start from (default: small): " + ", ".join(PRESETS)
@@ -207,6 +211,7 @@ def _resume(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("run", help="the run folder")
     _data_options(verb)
     group = verb.add_argument_group("what may change")
+    group.add_argument("--data", type=_images, help="where its images are, if they were moved")
     for name in ("minutes", "epochs"):
         group.add_argument(_flag(name), type=float, help=f"new end of the run, in {name} in all")
     group.add_argument("--save-minutes", type=float, help="minutes between saves")
@@ -215,8 +220,10 @@ def _resume(verb: argparse.ArgumentParser) -> None:
 
 def _data_options(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("data")
-    group.add_argument("--data-dir", help="folder with the original files you already have")
-    group.add_argument("--cache-dir", help="folder for decoded images")
+    group.add_argument(
+        "--data-dir", type=_path, help="folder with the original files you already have"
+    )
+    group.add_argument("--cache-dir", type=_path, help="folder for decoded images")
     group.add_argument(
         "--channels",
         type=int,
@@ -256,6 +263,17 @@ def _option(
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _path(text: str) -> str:
+    """Absolute: a run is looked at, and gone on with, from anywhere."""
+    return os.path.abspath(os.path.expanduser(text)) if text else text
+
+
+def _images(text: str) -> str:
+    """A name of images; the path in it, where it has one, absolute."""
+    kind, colon, path = text.partition(":")
+    return f"{kind}:{_path(path)}" if colon and kind in ("folder", "npy") else text
 
 
 def _positive(text: str) -> int:

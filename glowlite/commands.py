@@ -95,7 +95,7 @@ def resume(args: Namespace) -> int:
     from glowlite import runs
 
     names = ("minutes", "epochs", "save_minutes", "device", "data_dir", "cache_dir")
-    names += ("skip_corrupt",)
+    names += ("data", "skip_corrupt")
     changes = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
     if "minutes" in changes:
         changes.setdefault("epochs", None)

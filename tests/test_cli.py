@@ -176,6 +176,32 @@ def test_pictures_of_latents(run, tmp_path, capsys):
     assert np.array_equal(pixels[:64], pixels[66:]), "pixel for pixel"
 
 
+def test_a_run_finds_its_images_from_anywhere(tmp_path, capsys, monkeypatch):
+    pictures(tmp_path / "here/pets", 60)
+    array = np.random.default_rng(0).integers(0, 256, (60, 16, 16, 3), np.uint8)
+    np.save(tmp_path / "here/x.npy", array)
+    pictures(tmp_path / "there/pets", 60, seed=1)
+    monkeypatch.chdir(tmp_path / "here")
+    train = ["train", "folder:pets", *TRAIN[2:], "--cache-dir", "cache", "--data-dir", "raw"]
+    assert main([*train, "--out", "a"]) == 0
+    found = json.loads(Path("a/config.json").read_text())["train"]
+    assert found["data"] == f"folder:{tmp_path}/here/pets"
+    assert found["cache_dir"] == f"{tmp_path}/here/cache"
+    assert found["data_dir"] == f"{tmp_path}/here/raw"
+    monkeypatch.chdir(tmp_path / "there")
+    assert main(["eval", "../here/a", "--limit", "2"]) == 0
+    said = capsys.readouterr().out
+    assert f"folder:{tmp_path}/here/pets test" in said
+    assert main(["resume", "../here/a", "--epochs", "2"]) == 0
+    # Moved, they are found again, and taken for what they are.
+    shutil.move(tmp_path / "here", tmp_path / "moved")
+    assert "here/pets is not there" in fails(capsys, "resume", "../moved/a")
+    assert "other images" in fails(capsys, "resume", "../moved/a", "--data", "folder:pets")
+    assert main(["resume", "../moved/a", "--epochs", "3", "--data", "folder:../moved/pets"]) == 0
+    assert main(["eval", "../moved/a", "--limit", "2"]) == 0
+    assert main(["eval", "../moved/a", "--limit", "2", "--data", "npy:../moved/x.npy"]) == 0
+
+
 def test_own_pictures(run, tmp_path, capsys):
     for name, mode, shape in [("a.png", "RGBA", (30, 20)), ("b.png", "L", (9, 40))]:
         Image.new(mode, shape, 90).save(tmp_path / name)
