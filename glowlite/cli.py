@@ -131,7 +131,9 @@ def build_parser() -> argparse.ArgumentParser:
         if name != "sample":
             _data_options(made[name])
             made[name].add_argument(
-                "--data", type=_images, help="other images than the run was trained on"
+                "--data",
+                type=_images,
+                help="other images than the run was trained on, or, for a file, where these are",
             )
         if name != "verify":
             kind = "JSON" if name == "eval" else "PNG"

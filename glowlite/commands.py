@@ -507,20 +507,24 @@ def _sets(config: TrainConfig, args: Namespace) -> tuple[data.ImageSet, ...]:
 
 def _images(model: Any, args: Namespace, split: str = "test") -> data.ImageSet:
     """The images the model was trained on, or those of --data, as the model needs them."""
-    settings = model.header.get("train", {})
-    name = args.data or settings.get("data")
-    if not name:
-        raise ValueError("this file does not say what it was trained on; name images with --data")
-    where = {} if args.data else settings
-    if Path(args.run).is_dir() and not args.data:
+    c, h, w = model.shape
+    if args.data:
+        name, where = args.data, {"size": h if h == w else None}
+        if c == 1 and can_be_grey(name):
+            where["channels"] = 1
+    elif Path(args.run).is_dir():
         from glowlite.runs import read_config
 
-        where = vars(read_config(args.run)["train"])  # with the folders of this machine
-    c, h, w = model.shape
-    size = settings.get("size") if not args.data else (h if h == w else None)
-    if args.data and c == 1 and can_be_grey(name):
-        where = {"channels": 1}
-    images = _open(name, split, size, args, where)
+        where = vars(read_config(args.run)["train"])  # with the paths of this machine
+        name = where["data"]
+    else:
+        where = model.header.get("train", {})
+        name = where.get("data")
+        if not name or ":" in name:  # the file is handed on without the path: see `runs`
+            said = f"that it was trained on {name}, but not where that is"
+            said = said if name else "nothing of what it was trained on"
+            raise ValueError(f"{args.run} says {said}; name the images with --data")
+    images = _open(name, split, where.get("size"), args, where)
     if images.shape != (h, w, c):
         there, needed = ({1: ", grey", 3: ", in colour"}.get(n, "") for n in (images.shape[2], c))
         raise ValueError(

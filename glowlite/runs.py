@@ -35,8 +35,6 @@ from glowlite.presets import TrainConfig
 from glowlite.registry import build, describe
 from glowlite.schedule import make_optimizer
 
-# Paths of this machine: in the run's config.json, not in the files one hands on.
-_PRIVATE = {"data_dir": None, "cache_dir": None}
 _OURS = ("config.json", "model.safetensors", "ema.safetensors", "state.safetensors")
 _OURS += ("metrics.jsonl", "curve.png")
 
@@ -89,7 +87,7 @@ class Run:
         """What every file of the run says about itself."""
         return {
             "model": describe(self.model),
-            "train": asdict(replace(self.config, **_PRIVATE)),
+            "train": asdict(_public(self.config)),
             "step": self.step,
             "images": self.images,
             "seconds": round(self.seconds, 3),
@@ -141,6 +139,13 @@ class Run:
         except (IndexError, KeyError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
             raise checkpoint.CheckpointError(f"{path} is not a run's state ({what})") from None
+
+
+def _public(config: TrainConfig) -> TrainConfig:
+    """Without paths of this machine: they are in config.json, not in the files one hands on."""
+    kind, _, path = config.data.partition(":")
+    data = f"{kind}:{Path(path).name}" if path else config.data
+    return replace(config, data=data, data_dir=None, cache_dir=None)
 
 
 def steps_an_epoch(config: TrainConfig, n: int) -> int:

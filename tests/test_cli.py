@@ -193,6 +193,13 @@ def test_a_run_finds_its_images_from_anywhere(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert f"folder:{tmp_path}/here/pets test" in said
     assert main(["resume", "../here/a", "--epochs", "2"]) == 0
+    # What one hands on does not say where they are.
+    for name in ("ema", "model", "state"):
+        assert str(tmp_path).encode() not in Path(f"../here/a/{name}.safetensors").read_bytes()
+    file = shutil.copy("../here/a/ema.safetensors", "handed-on.safetensors")
+    assert "on folder:pets" in (main(["info", file]), capsys.readouterr().out)[1]
+    assert "name the images with --data" in fails(capsys, "eval", file)
+    assert main(["eval", file, "--limit", "2", "--data", "folder:../here/pets"]) == 0
     # Moved, they are found again, and taken for what they are.
     shutil.move(tmp_path / "here", tmp_path / "moved")
     assert "here/pets is not there" in fails(capsys, "resume", "../moved/a")
@@ -529,7 +536,6 @@ def test_a_run_remembers_that_it_skips_damaged_images(tmp_path, capsys):
     assert "left out: 1 of the files" in capsys.readouterr().out
     assert main(["resume", run, "--epochs", "2"]) == 0
     assert main(["eval", run, "--limit", "2"]) == 0
-    assert main(["eval", f"{run}/ema.safetensors", "--limit", "2"]) == 0
     other = ["--data", f"folder:{tmp_path}/pictures"]
     assert "--skip-corrupt" in fails(capsys, "eval", run, *other), "asked for this run's data only"
 
