@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,3 +96,32 @@ def classes_of(model: FlowModel, labels: Tensor | None) -> Tensor | None:
     if labels is None:
         raise ValueError("the model is class-conditional, but these images have no labels")
     return labels
+
+
+def numbered(images: ImageSet, n: int, known: Sequence[str] | None) -> ImageSet:
+    """`images` with the labels that a model of n classes, called `known`, has for them.
+
+    A class goes by its name: a set counts its own classes, so that a folder more or less, or other
+    images, give the same cat another number.  Classes without names are called by their numbers.
+    Where a file is too old to say, `known` None, labels are taken as they are.
+
+    Raises ValueError, with both lists, if an image is of a class that the model does not know.
+    """
+    if not n or images.labels is None:
+        return images
+    if known is None:
+        known = images.classes[:n]
+    known = known or [str(i) for i in range(n)]
+    kinds, places = np.unique(images.labels, return_inverse=True)
+    theirs = [images.classes[kind] if images.classes else str(kind) for kind in kinds]
+    if new := [name for name in theirs if name not in known]:
+        raise ValueError(
+            f"{images.name} has images of {listed(theirs)}; "
+            f"this model does not know {listed(new)}: its classes are {listed(known)}"
+        )
+    labels = np.array([known.index(name) for name in theirs])[places]
+    return images if np.array_equal(labels, images.labels) else replace(images, labels=labels)
+
+
+def listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")

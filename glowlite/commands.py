@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from glowlite import checkpoint, data
+from glowlite.batches import listed, numbered
 from glowlite.data.loading import can_be_grey
 from glowlite.evaluate import to_tensor
 from glowlite.parallel import World
@@ -108,6 +109,10 @@ def resume(args: Namespace) -> int:
         train_set, watched, test_set = _sets(config, args)
         with _alone(args.run, world):
             run = runs.restart(args.run, train_set, world, **changes)
+            train_set, watched, test_set = (
+                numbered(part, run.model.n_classes, run.classes)
+                for part in (train_set, watched, test_set)
+            )
             (finished,) = world.agree(float(runs.finished(run)))
             if finished and run.progress(len(train_set)) >= 1:
                 if world.first:
@@ -174,6 +179,7 @@ def eval(args: Namespace) -> int:  # the verb's name
     images = _images(model, args)
     count = min(args.limit or len(images), len(images))
     # Without labels a class-conditional model is judged by its mean over the classes.
+    images = numbered(images, model.n_classes, model.header.get("classes"))
     known = model.n_classes and images.labels is not None
     labels = images.labels[:count] if known else None
     with tqdm(total=count, unit=" images", disable=None, leave=False) as bar:
@@ -199,7 +205,11 @@ def sample(args: Namespace) -> int:
     out = _output(args, "sample.png")
     labels = None if args.label is None else torch.full((args.n,), args.label)
     if args.label is not None and not 0 <= args.label < model.n_classes:
-        raise ValueError(f"--class is {args.label}; this model has {model.n_classes} classes")
+        named = [f"{i} {name}" for i, name in enumerate(model.header.get("classes", []))]
+        known = f": {listed(named)}" if named else ""
+        raise ValueError(
+            f"--class is {args.label}; this model has {model.n_classes} classes{known}"
+        )
     pictures, several = [], len(args.temperature) > 1
     for temperature in args.temperature:
         images, exploded = draw_samples(model, args.n, temperature, args.seed, labels)

@@ -51,6 +51,7 @@ class Run:
     baseline: float
     step: int = 0
     seconds: float = 0.0
+    classes: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
@@ -92,6 +93,8 @@ class Run:
             "images": self.images,
             "seconds": round(self.seconds, 3),
             "baseline": self.baseline,
+            # Their names, by number: see `batches.numbered`.
+            **({"classes": list(self.classes)} if self.model.n_classes else {}),
         }
 
     def save(self) -> None:
@@ -136,6 +139,7 @@ class Run:
             self.optimizer.load_state_dict({"state": state, "param_groups": groups})
             self.step, self.seconds = int(header["step"]), float(header["seconds"])
             self.baseline = float(header["baseline"])
+            self.classes = tuple(header.get("classes", self.classes))
         except (IndexError, KeyError, TypeError, ValueError) as error:
             what = f"{type(error).__name__}: {error}"
             raise checkpoint.CheckpointError(f"{path} is not a run's state ({what})") from None
@@ -201,6 +205,7 @@ def start(
     if world.first:
         _check_folder(folder, force)
     run = assemble(folder, config, built, len(train), world.device)
+    run.classes = train.classes[: built.n_classes]
     batches = Batches(train, config, world)
     images, labels = batches.take(batches.rows(0, min(config.init_images, len(train))))
     built.initialize(images, classes_of(built, labels), generator=run.generator(INITIALIZATION))
@@ -252,6 +257,7 @@ def restart(folder: str | Path, train: ImageSet, world: World, **changes: Any) -
             "start a new run, or give it the old data"
         )
     run = assemble(folder, config, build(saved["model"]), len(train), world.device)
+    run.classes = train.classes[: run.model.n_classes]  # if the state is too old to say
     run.load()
     if world.first:
         _remove_half_written(folder)

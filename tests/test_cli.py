@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 import glowlite
+import glowlite.evaluate
 from glowlite import bench, checkpoint, commands, data, runs
 from glowlite.batches import Batches
 from glowlite.cli import _VERBS, build_parser, main
@@ -691,6 +692,68 @@ def test_classes_of_every_part_are_counted(tmp_path, capsys):
     np.save(tmp_path / "plain.npy", images)
     more = ["--data", f"npy:{tmp_path}/plain.npy", "--limit", "2"]
     assert main(["eval", str(tmp_path / "a"), *more]) == 0
+    assert main(["eval", str(tmp_path / "a"), "--limit", "2"]) == 0, "its classes are numbers"
+    np.savez(tmp_path / "y.npz", images=images, labels=np.array(labels) + 1)
+    message = fails(capsys, "eval", tmp_path / "a", "--data", f"npy:{tmp_path}/y.npz")
+    assert message.endswith("this model does not know 2: its classes are 0, 1")
+
+
+KINDS = ["Zé bra", "cat", "dog"]
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A class-conditional run on three kinds of pictures, and where these are."""
+    root = tmp_path_factory.mktemp("classes")
+    for i, kind in enumerate(KINDS):
+        pictures(root / "pets" / kind, 40, seed=i)
+    train = ["train", f"folder:{root}/pets", *TRAIN[2:], "--ycond", "--n-bits", "3"]
+    assert main([*train, "--out", str(root / "run")]) == 0
+    return root
+
+
+def evaluated_as(*arguments):
+    """How many images an evaluation takes for each of the three kinds."""
+    plain = glowlite.evaluate.evaluate
+    with mock.patch("glowlite.evaluate.evaluate", side_effect=plain) as spy:
+        assert main(["eval", *map(str, arguments)]) == 0
+    return np.bincount(spy.call_args.args[2], minlength=3).tolist()
+
+
+def test_classes_are_known_by_their_names(conditional, tmp_path, capsys):
+    """Their numbers shift with every folder that comes or goes."""
+    folder, run = shutil.copytree(conditional / "pets", tmp_path / "pets"), conditional / "run"
+    other = ["--data", f"folder:{folder}"]
+    assert checkpoint.load_tensors(run / "ema.safetensors")[1]["classes"] == KINDS
+    zebras, cats, dogs = evaluated_as(run, *other)
+    assert min(zebras, cats, dogs) > 0 and len({zebras, cats, dogs}) > 1
+    shutil.move(folder / "Zé bra", tmp_path)
+    assert evaluated_as(run, *other) == [0, cats, dogs]
+    pictures(folder / "ant", 40, seed=9)
+    said = fails(capsys, "eval", run, *other)
+    assert "images of ant, cat, dog; this model does not know ant: " in said
+    assert said.endswith("its classes are Zé bra, cat, dog")
+    said = fails(capsys, "sample", run, "--class", 3)
+    assert said.endswith("has 3 classes: 0 Zé bra, 1 cat, 2 dog")
+
+
+def test_a_run_whose_classes_have_changed_is_told(conditional, tmp_path, capsys):
+    root = shutil.copytree(conditional, tmp_path / "a")
+    config = (root / "run/config.json").read_text().replace(str(conditional), str(root))
+    (root / "run/config.json").write_text(config)
+    before = evaluated_as(root / "run")
+    (root / "pets/cat").rename(root / "pets/car")  # the pictures, and their order, are the same
+    for verb in ("eval", "resume"):
+        assert "does not know car: " in fails(capsys, verb, root / "run")
+    (root / "pets/car").rename(root / "pets/cat")
+    # A run from before names were kept.
+    for name in ("ema", "state"):
+        tensors, header = checkpoint.load_tensors(root / f"run/{name}.safetensors")
+        del header["classes"]
+        checkpoint.save_tensors(root / f"run/{name}.safetensors", tensors, header)
+    assert evaluated_as(root / "run") == before
+    assert main(["resume", str(root / "run"), "--epochs", "2"]) == 0
+    assert "classes" in checkpoint.load_tensors(root / "run/state.safetensors")[1]
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path, capsys, monkeypatch):

@@ -62,6 +62,11 @@ class ImageSet:
         """(H, W, C)."""
         return self.images.shape[1:]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by number; none where they are numbers only."""
+        return self.names if self.labels is not None and self.attributes is None else ()
+
 
 def load(
     name: str,
