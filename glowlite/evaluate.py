@@ -29,9 +29,10 @@ class Evaluation:
     draws: int
 
     def __str__(self) -> str:
+        images, draws = "s" * (self.images > 1), "s" * (self.draws > 1)
         return (
             f"{with_error(self.mean, self.standard_error, 4)} bits/dim "
-            f"({self.images} images, {self.draws} dequantisation draw{'s' * (self.draws > 1)} each)"
+            f"({self.images} image{images}, {self.draws} dequantisation draw{draws} each)"
         )
 
     def as_dict(self) -> dict[str, float | None]:

@@ -722,7 +722,8 @@ def test_an_evaluation_draws_anew_for_each_batch_and_leaves_the_mode():
 def test_the_error_of_a_single_image_is_unknown(tmp_path):
     run = begin(tmp_path / "a", epochs=0.2)
     result = evaluate(run.average, TEST.images[:1])
-    assert result.standard_error is None and "±" not in str(result)
+    assert result.standard_error is None
+    assert "±" not in str(result) and "(1 image, 1 dequantisation draw each)" in str(result)
     one = replace(TEST, images=TEST.images[:1])
     lines = []
     training.train(run, TRAIN, one, World("cpu"), lines.append)
