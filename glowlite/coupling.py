@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glowlite._tensors import check_channels, halves, per_example, same_for_all
+from glowlite._tensors import halves, per_example, same_for_all
 from glowlite.flow import Gradients, gradients
+from glowlite.network import check_output
 
 SCALES = ("sigmoid", "exp")
 
@@ -44,9 +45,9 @@ class Coupling(Conditioned):
     outputs: int
 
     def condition(self, x: Tensor) -> Tensor:
-        """The net's output for x. Raises ValueError for another number of channels than is used."""
+        """The net's output for x. Raises ValueError for another shape than is used."""
         h = super().condition(x)
-        check_channels(h, self.outputs * x.shape[1], "the coupling net's output")
+        check_output(h, x, self.outputs * x.shape[1], "the coupling net's output")
         return h
 
     def transform(self, x_a: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

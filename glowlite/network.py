@@ -11,6 +11,16 @@ from glowlite.actnorm import LOG_SCALE_FACTOR, ActNorm
 PADDINGS = ("edge", "zero")
 
 
+def check_output(h: Tensor, x: Tensor, channels: int, name: str) -> None:
+    """Raises ValueError unless a net has made (N, channels, H, W) of images as x, (N, C, H, W).
+
+    One number for many would meet them by broadcasting: a plausible y, a wrong log-det.
+    """
+    accepted = (x.shape[0], channels, *x.shape[2:])
+    if h.shape != accepted:
+        raise ValueError(f"{name} has shape {tuple(h.shape)}; accepted: {accepted}")
+
+
 class Conv(nn.Module):
     """A k×k convolution that keeps the size, and may know where the picture ends.
 

@@ -9,13 +9,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from glowlite._tensors import check_channels, halves, per_example
+from glowlite._tensors import halves, per_example
 from glowlite.actnorm import ActNorm
 from glowlite.config import FlowConfig
 from glowlite.coupling import Conditioned
 from glowlite.flow import Flow
 from glowlite.glow import MultiScale
-from glowlite.network import PADDINGS, Conv, ZeroConv
+from glowlite.network import PADDINGS, Conv, ZeroConv, check_output
 from glowlite.split import Split, TopPrior
 from glowlite.squeeze import Squeeze
 
@@ -108,20 +108,23 @@ class MaskedCoupling(Conditioned):
         super().__init__(net)
         self.register_buffer("mask", mask, persistent=False)  # the architecture gives it again
 
-    def _log_s_and_t(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.condition(kept)
-        check_channels(h, 2 * kept.shape[1], "the coupling net's output")
+    def _log_s_and_t(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.condition(self.mask * x)
+        check_output(h, x, 2 * x.shape[1], "the coupling net's output")
         log_s, t = halves(h)
         return (1 - self.mask) * log_s, (1 - self.mask) * t
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
-        log_s, t = self._log_s_and_t(self.mask * x)
+        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64.
+
+        Raises ValueError where the net gives another shape than is used.
+        """
+        log_s, t = self._log_s_and_t(x)
         return x * log_s.exp() + t, per_example(log_s)
 
     def inverse(self, y: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        log_s, t = self._log_s_and_t(self.mask * y)
+        log_s, t = self._log_s_and_t(y)
         return (y - t) * (-log_s).exp()
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from glowlite._tensors import check_channels, halves, per_example, same_for_all
 from glowlite.actnorm import LOG_SCALE_FACTOR
-from glowlite.network import ZeroConv, ZeroLinear
+from glowlite.network import ZeroConv, ZeroLinear, check_output
 
 
 class Split(nn.Module):
@@ -35,12 +35,20 @@ class Split(nn.Module):
             raise ValueError(f"channels is {channels}; a split needs an even number")
         self.prior = ZeroConv(channels // 2, channels, padding=padding) if learned else None
 
+    def _moments(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        moments = self.prior(h)
+        check_output(moments, h, 2 * h.shape[1], "the prior's output")
+        return halves(moments)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64. Raises ValueError on odd C."""
+        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64.
+
+        Raises ValueError on odd C, or where the prior gives another shape than is used.
+        """
         h, x2 = halves(x)
         if self.prior is None:
             return x, same_for_all(0.0, x)
-        mean, log_sd = halves(self.prior(h))
+        mean, log_sd = self._moments(h)
         return torch.cat([h, (x2 - mean) * (-log_sd).exp()], 1), -per_example(log_sd)
 
     def inverse(self, y: Tensor) -> Tensor:
@@ -48,7 +56,7 @@ class Split(nn.Module):
         h, eps = halves(y, "y")
         if self.prior is None:
             return y
-        mean, log_sd = halves(self.prior(h))
+        mean, log_sd = self._moments(h)
         return torch.cat([h, mean + eps * log_sd.exp()], 1)
 
 

@@ -398,9 +398,15 @@ NOTHING = torch.zeros(1, 3, 2, 2)
         (lambda: realnvp.Logit(0.7), "alpha is 0.7"),
         (lambda: split.TopPrior(2)(torch.zeros(1, 2, 1, 1), torch.tensor([1])), "classes is"),
         # One number for many channels would be taken, by broadcasting, and counted once.
-        (lambda: glowlite.AffineCoupling(net(2, 2))(torch.zeros(1, 4, 2, 2)), "output has 2 ch"),
-        (lambda: glowlite.AdditiveCoupling(net(2, 1)).inverse(torch.zeros(1, 4, 2, 2)), "has 1 ch"),
-        (lambda: realnvp.MaskedCoupling(torch.ones(3, 1, 1), net(3, 2))(NOTHING), "output has 2"),
+        (lambda: glowlite.AffineCoupling(net(2, 2))(torch.zeros(1, 4, 2, 2)), r"\(1, 2, 2, 2\)"),
+        (
+            lambda: glowlite.AdditiveCoupling(net(2, 1)).inverse(torch.zeros(1, 4, 2, 2)),
+            r"\(1, 1, 2",
+        ),
+        (
+            lambda: realnvp.MaskedCoupling(torch.ones(3, 1, 1), net(3, 2))(NOTHING),
+            r"output has shape \(1, 2",
+        ),
         (lambda: glowlite.ActNorm(1)(NOTHING), "x has 3 channels; this layer is for 1"),
         (lambda: glowlite.ActNorm(1).inverse(NOTHING), "y has 3 channels; this layer is for 1"),
         (lambda: glowlite.ActNorm(1).initialize(NOTHING), "x has 3 channels; this layer is for 1"),
@@ -413,6 +419,35 @@ NOTHING = torch.zeros(1, 3, 2, 2)
 def test_errors_name_the_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+class Pooled(nn.Module):
+    """One pixel for the whole picture, or one image for all."""
+
+    def __init__(self, net: nn.Module, dims: tuple[int, ...]) -> None:
+        super().__init__()
+        self.net, self.dims = net, dims
+
+    def forward(self, x):
+        return self.net(x).mean(self.dims, keepdim=True)
+
+
+@pytest.mark.parametrize("dims", [(2, 3), (2,), (3,), (0,)])
+@pytest.mark.parametrize(
+    "name", ["affine-exp", "affine-sigmoid", "additive", "masked-board", "masked-channel", "split"]
+)
+def test_a_net_that_does_not_keep_the_size_is_refused(name, dims):
+    """Its numbers would meet all pixels by broadcasting, each counted once in the log-det."""
+    layer, x = make(name)
+    inner = "prior" if name == "split" else "net"
+    setattr(layer, inner, Pooled(getattr(layer, inner), dims))
+    shape = list(x.shape)
+    for d in dims:
+        shape[d] = 1
+    got, size = rf"\({shape[0]}, \d+, {shape[2]}, {shape[3]}\)", rf"{x.shape[2]}, {x.shape[3]}"
+    for call in (layer.forward, layer.inverse):
+        with pytest.raises(ValueError, match=rf"has shape {got}; accepted: \(\d+, \d+, {size}\)"):
+            call(x)
 
 
 def test_every_layer_states_its_four_formulas():
