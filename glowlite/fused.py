@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -36,7 +37,8 @@ from torch.nn import functional as F
 from glowlite._tensors import per_example, same_for_all
 from glowlite.actnorm import LOG_SCALE_FACTOR, ActNorm
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU, unpack
-from glowlite.coupling import AdditiveCoupling, AffineCoupling, Coupling
+from glowlite.coupling import SCALES, AdditiveCoupling, AffineCoupling, Coupling
+from glowlite.flow import Flow
 from glowlite.network import Conv, CouplingNet, ZeroConv
 from glowlite.permutation import Permutation
 
@@ -561,41 +563,92 @@ cache when they are multiplied, and there are several copies of them on the way 
 
 CACHED = 2**21
 
-#: What a step may consist of; of a subclass nobody knows what it does.
-_LAYERS = {
-    ActNorm, Conv1x1LU, Conv1x1, Permutation, AffineCoupling, AdditiveCoupling, CouplingNet, Conv,
-    ZeroConv,
-}  # fmt: skip
+#: What a step, and the net inside, may consist of: actnorms or biases.
+_PERMUTATIONS, _COUPLINGS = (Conv1x1LU, Conv1x1, Permutation), (AffineCoupling, AdditiveCoupling)
+_NORMS = ({ActNorm}, {type(None)})
 
 
-def fits(steps: Sequence[nn.Module]) -> bool:
+def fits(steps: Flow) -> bool:
     """Whether the steps are all of one form known here, and nobody has changed or watches them.
 
     A hook on a layer inside (`initialize` sets some) wants that layer to be called.
     """
+    if type(steps) is not Flow or _changed(steps):
+        return False
     forms = set(map(_form, steps))
-    return len(forms) == 1 and None not in forms
+    return len(forms) == 1 and None not in forms and _known(steps[0])
 
 
-def _form(step: nn.Module) -> tuple[Any, ...] | None:
-    """Layers, options and shapes, in which stacked steps must agree; None: not for this module."""
+def _changed(m: nn.Module) -> bool:
+    """Whether there are hooks, or a function in the place of a method."""
+    own = m.__dict__
+    hooks = own["_forward_hooks"] or own["_forward_pre_hooks"]
+    hooks = hooks or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    return bool(hooks) or any(map(callable, own.values()))
+
+
+def _form(m: nn.Module) -> tuple[Any, ...] | None:
+    """Layers, options and shapes, in which stacked steps must agree; None: something is changed."""
+    if _changed(m):
+        return None
+    own = m.__dict__
+    found = [type(m), own.get("scale"), own.get("net_dtype"), own.get("rim")]
+    for name, p in own["_parameters"].items():
+        found += name, None if p is None else p.shape
+    for name, child in own["_modules"].items():
+        if child is not None:
+            form = _form(child)
+            if form is None:
+                return None
+            found += name, form
+    return tuple(found)
+
+
+def _known(step: nn.Module) -> bool:
+    """Whether it is the step computed here, to the last layer and shape.
+
+    Of a subclass nobody knows what it does. A bias before an actnorm would be left out, and a
+    vector of one number where there should be many would meet a matrix, not channels.
+    """
     from glowlite.glow import Step  # it imports this module
 
-    found: list[Any] = []
-    for m in step.modules():
-        hooks = m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks
-        own = m.__dict__
-        if any(hooks) or "forward" in own or "inverse" in own:
-            return None
-        if type(m) is not Step and type(m) not in _LAYERS:
-            return None
-        found.append(type(m))
-        found += [None if p is None else p.shape for p in m._parameters.values()]
-    return (*found, *_kind(step.coupling))
+    if type(step) is not Step or type(step.actnorm) is not ActNorm:
+        return False
+    permutation, coupling = step.permutation, step.coupling
+    if type(permutation) not in _PERMUTATIONS or type(coupling) not in _COUPLINGS:
+        return False
+    net = coupling.net
+    if type(net) is not CouplingNet or type(net.conv3) is not ZeroConv:
+        return False
+    convs, norms = (net.conv1, net.conv2, net.conv3.conv), [net.norm1, net.norm2]
+    if set(map(type, convs)) != {Conv} or set(map(type, norms)) not in _NORMS:
+        return False
+
+    width, half = net.conv1.weight.shape[:2]
+    c, c_out, biases = 2 * half, coupling.outputs * half, norms == [None, None]
+    fixed = next(chain(permutation.parameters(), permutation.buffers()))
+    vectors = [(step.actnorm.logs, c), (step.actnorm.b, c), (net.conv3.logs, c_out)]
+    vectors += [(p, width) for norm in norms if norm is not None for p in (norm.logs, norm.b)]
+    vectors += [(conv.bias, len(conv.weight)) for conv in convs if conv.bias is not None]
+    edges = [conv.edge for conv in convs]
+    sizes = [None if conv.edge is None else (len(conv.weight), 1, 3, 3) for conv in convs]
+    return (
+        len(fixed) == c
+        and [conv.rim for conv in convs] == [1, 0, 1]
+        and [conv.weight.shape for conv in convs]
+        == [(width, half, 3, 3), (width, width, 1, 1), (c_out, width, 3, 3)]
+        and [conv.bias is not None for conv in convs] == [biases, biases, True]
+        and all(p.shape == (n,) for p, n in vectors)
+        and edges[1] is None
+        and (edges[2] is None or edges[0] is not None)  # `place` is made for the first
+        and [None if edge is None else edge.shape for edge in edges] == sizes
+        and _kind(coupling).scale in (*SCALES, None)
+    )
 
 
 def _kind(coupling: Coupling) -> Kind:
-    return Kind(getattr(coupling, "scale", None), coupling.net_dtype, keep=KEPT["checkpoint"])
+    scale = coupling.scale if isinstance(coupling, AffineCoupling) else None
+    return Kind(scale, coupling.net_dtype, keep=KEPT["checkpoint"])
 
 
 def _place(steps: Sequence[Step], z: Tensor) -> Tensor:

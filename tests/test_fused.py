@@ -395,6 +395,99 @@ def test_steps_that_differ_in_anything_are_not_stacked(second, first):
         assert (a - b).abs().max() < 1e-12
 
 
+def replaced(**layers):
+    """Layers inside the net set anew."""
+
+    def change(step):
+        for name, layer in layers.items():
+            inside = step.coupling.net
+            *path, last = name.split("__")
+            for part in path:
+                inside = getattr(inside, part)
+            setattr(inside, last, copy.deepcopy(layer))
+
+    return change
+
+
+def own_transform(step):
+    transform = step.coupling.transform
+    step.coupling.transform = lambda x_a, h: transform(2 * x_a, h)
+
+
+def own_matrix(step):
+    W = torch.diag(torch.tensor([1.0, -2.0, 3.0, 0.5], dtype=torch.float64))
+    step.permutation.matrix = lambda: (W, torch.linalg.slogdet(W).logabsdet)
+
+
+def another_scale(step):
+    step.coupling.scale = "sigmoid "  # what is not "exp" is a sigmoid there
+
+
+def conv(c_in, c_out, kernel=3, bias=False, padding="edge"):
+    return glowlite.network.Conv(c_in, c_out, kernel, bias=bias, padding=padding)
+
+
+def number(*shape):
+    return torch.nn.Parameter(torch.full(shape, 0.3))
+
+
+#: change of a step of 4 channels and width 6, with actnorms in its net, and whether it is fused.
+CHANGES = {
+    "nothing": (lambda step: None, True),
+    "the same again": (replaced(conv1=conv(2, 6), norm1=glowlite.ActNorm(6)), True),
+    "all zero-padded": (replaced(conv1__edge=None, conv3__conv__edge=None), True),
+    "the last zero-padded": (replaced(conv3__conv__edge=None), True),
+    "the first zero-padded": (replaced(conv1__edge=None), False),
+    "a bias before norm1": (replaced(conv1=conv(2, 6, bias=True)), False),
+    "a bias before norm2": (replaced(conv2=conv(6, 6, 1, bias=True)), False),
+    "no bias at last": (replaced(conv3__conv=conv(6, 4)), False),
+    "norm1 only": (replaced(norm2=None), False),
+    "norm2 only": (replaced(norm1=None), False),
+    "no norms, no biases": (replaced(norm1=None, norm2=None), False),
+    "5×5 first": (replaced(conv1=conv(2, 6, 5)), False),
+    "1×1 first": (replaced(conv1=conv(2, 6, 1)), False),
+    "3×3 second": (replaced(conv2=conv(6, 6)), False),
+    "1×1 last": (replaced(conv3=ZeroConv(6, 4, 1)), False),
+    "one scale for all": (replaced(conv3__logs=number(1)), False),
+    "one bias for all": (replaced(norm2__b=number(1)), False),
+    "an edge for all": (replaced(conv1__edge=number(6, 1, 1, 1)), False),
+    "transform of its own": (own_transform, False),
+    "matrix of its own": (own_matrix, False),
+    "another scale": (another_scale, False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("of", ["first", "all"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_it_does_not_compute_is_not_fused(change, of):
+    def outcome(f):
+        try:
+            return [p.detach() for p in f()]
+        except (RuntimeError, ValueError) as error:
+            return str(error)
+
+    change, fits = CHANGES[change]
+    model, x = make(shape=(1, 8, 12), levels=1, permutation="plain")
+    g = torch.Generator().manual_seed(2)
+    steps = model.levels[0].steps
+    for step in steps[: 1 if of == "first" else 3]:
+        change(step)
+    model.double()
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn(p.shape, dtype=p.dtype, generator=g)
+    if fits and of == "all":
+        assert fused.fits(steps)
+    if not fits:
+        assert not fused.fits(steps)
+    for call in (lambda: everything(model, x), lambda: [model.inverse(x.detach().flatten(1))]):
+        model.fast = True
+        fast = outcome(call)
+        model.fast = False
+        slow = outcome(call)
+        assert fast == slow if isinstance(slow, str) else largest_gap(fast, slow) < 1e-11
+
+
 def test_whoever_watches_the_way_back_is_called():
     model, x = make()
     called = []
