@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -47,7 +48,9 @@ class Flow(nn.ModuleList):
       the rounding of the inverse. No second derivatives and no `torch.func` in this mode.
 
     `fast` says whether steps of flow may be run by `fused`, which computes the same in fewer
-    passes (no forward-mode differentiation there), or layer by layer as they are written.
+    passes (no forward-mode differentiation there), or layer by layer as they are written. Under
+    `torch.autocast` it is layer by layer: their convolutions, the 1×1 ones too, are then in its
+    dtype and z as coarse; `FlowModel.set_net_dtype` spares the flow that.
     `kept` is where it keeps what it makes of the weights, while the model is `frozen`.
     """
 
@@ -125,13 +128,20 @@ def rewind_all(
     return y, gy, found
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """That of the user's autocast on x's device; None: there is none."""
+    device = x.device.type
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else None
+
+
 class _Reversible(torch.autograd.Function):
     """A flow that stores its output only."""
 
     @staticmethod
     def forward(ctx: Any, flow: Flow, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         h, total = flow.forward(x)  # gradients are off in here: layer after layer
-        ctx.flow, ctx.parameters = flow, parameters
+        ctx.flow, ctx.parameters, ctx.autocast = flow, parameters, autocast_dtype(x)
         ctx.save_for_backward(h)
         return h, total
 
@@ -139,5 +149,7 @@ class _Reversible(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gz: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
         (z,) = ctx.saved_tensors
-        _, gx, found = rewind_all(list(ctx.flow), z, gz, glogdet)
+        dtype = ctx.autocast  # the backward pass is outside of it, and must compute the same
+        with torch.autocast(z.device.type, dtype) if dtype else nullcontext():
+            _, gx, found = rewind_all(list(ctx.flow), z, gz, glogdet)
         return None, gx, *(found.get(p) for p in ctx.parameters)

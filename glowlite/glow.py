@@ -17,7 +17,7 @@ from glowlite.actnorm import ActNorm
 from glowlite.config import FlowConfig
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU
 from glowlite.coupling import SCALES, AdditiveCoupling, AffineCoupling, Coupling
-from glowlite.flow import Flow, Gradients, rewind_all
+from glowlite.flow import Flow, Gradients, autocast_dtype, rewind_all
 from glowlite.likelihood import bits_per_dim, gaussian_log_prob
 from glowlite.model import FlowModel
 from glowlite.network import PADDINGS, CouplingNet, ZeroLinear
@@ -113,16 +113,20 @@ class Level(nn.Module):
         super().__init__()
         self.squeeze, self.steps = Squeeze(), Flow(steps)
 
+    def _fused(self, h: Tensor) -> bool:
+        """Autocast is about layers, each in the dtype given to it: there, layer by layer."""
+        return self.steps.fast and autocast_dtype(h) is None and fused.fits(self.steps)
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> (N, 4C, H/2, W/2), log-det (N,) float64."""
         h, _ = self.squeeze(x)
-        if self.steps.fast and fused.fits(self.steps):
+        if self._fused(h):
             return fused.run(self.steps, h, self.steps.memory, self.steps.kept)
         return self.steps(h)
 
     def inverse(self, y: Tensor) -> Tensor:
         """(N, 4C, H/2, W/2) -> (N, C, H, W)."""
-        if self.steps.fast and fused.fits(self.steps):
+        if self._fused(y):
             return self.squeeze.inverse(fused.run_back(self.steps, y, self.steps.kept))
         return self.squeeze.inverse(self.steps.inverse(y))
 

@@ -70,6 +70,24 @@ def test_reversible_gradients_are_equal_to_rounding(name, frozen, fast):
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("mode", glowlite.flow.MEMORY_MODES)
+@pytest.mark.parametrize("name", MODELS)
+def test_under_autocast_gradients_are_roughly_those_of_float32(name, mode):
+    """Forward in bfloat16, then back outside of autocast, as PyTorch has it."""
+    model, x = make(MODELS[name], torch.float32)
+    expected = gradients(model, x, "default")
+    model.memory = mode
+    with torch.autocast("cpu", torch.bfloat16):
+        log_prob = model.log_prob(x)
+        again = model.inverse(model(x)[0])
+    weights = torch.arange(1, len(x) + 1)
+    found = torch.autograd.grad((weights * log_prob).sum(), [x, *model.parameters()])
+    assert log_prob.dtype == torch.float64 and {g.dtype for g in found} == {torch.float32}
+    gap = torch.cat([(a - b).flatten() for a, b in zip(found, expected, strict=True)]).norm()
+    assert 0 < gap < 0.03 * torch.cat([g.flatten() for g in expected]).norm()
+    assert (again - x).abs().max() < 0.1
+
+
 def test_a_layer_in_two_places_gets_both_gradients():
     net = glowlite.network.CouplingNet(2, 5, 4)
     coupling = glowlite.AffineCoupling(net)
