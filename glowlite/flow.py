@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from glowlite._tensors import same_for_all
@@ -47,6 +49,10 @@ class Flow(nn.ModuleList):
     - "reversible": z alone, whatever K is; hᵢ₋₁ = fᵢ⁻¹(hᵢ) in the backward pass. Gradients carry
       the rounding of the inverse. No second derivatives and no `torch.func` in this mode.
 
+    Of `torch.func`, grad, jacrev and vjp want "default", or steps that `fused` runs;
+    `functional_call` and then `backward` goes with all but "reversible", where a layer that
+    `fused` does not run raises RuntimeError: it knows its own weights only.
+
     `fast` says whether steps of flow may be run by `fused`, which computes the same in fewer
     passes (no forward-mode differentiation there), or layer by layer as they are written. Under
     `torch.autocast` it is layer by layer: their convolutions, the 1×1 ones too, are then in its
@@ -65,8 +71,10 @@ class Flow(nn.ModuleList):
         keep_inputs_only = self.memory in ("half", "checkpoint") and torch.is_grad_enabled()
         h, total = x, same_for_all(0.0, x)
         for layer in self:
-            if keep_inputs_only:
-                h, logdet = checkpoint(layer, h, use_reentrant=False, preserve_rng_state=False)
+            if keep_inputs_only:  # with the weights of now, which may be `functional_call`'s
+                h, logdet = checkpoint(
+                    _call, layer, _tensors(layer), h, use_reentrant=False, preserve_rng_state=False
+                )
             else:
                 h, logdet = layer(h)
             total = total + logdet
@@ -77,6 +85,24 @@ class Flow(nn.ModuleList):
         for layer in reversed(self):
             z = layer.inverse(z)
         return z
+
+
+def _tensors(layer: nn.Module) -> list[Tensor | None]:
+    """Parameters and buffers, one by one: `named_parameters` would take three times as long."""
+    return [t for m in layer.modules() for t in (*m._parameters.values(), *m._buffers.values())]
+
+
+def _call(layer: nn.Module, tensors: list[Tensor | None], h: Tensor) -> tuple[Tensor, Tensor]:
+    """The layer at h with these tensors: on the way back others may be there."""
+    if all(map(operator.is_, tensors, _tensors(layer))):
+        return layer(h)
+    names = [
+        f"{path}.{name}".removeprefix(".")
+        for path, m in layer.named_modules()
+        for name in (*m._parameters, *m._buffers)
+    ]
+    given = {name: t for name, t in zip(names, tensors, strict=True) if t is not None}
+    return functional_call(layer, given, (h,), tie_weights=False)  # each name is there
 
 
 # -- back-propagation without stored activations ---------------------------------------------
@@ -142,6 +168,7 @@ class _Reversible(torch.autograd.Function):
     def forward(ctx: Any, flow: Flow, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         h, total = flow.forward(x)  # gradients are off in here: layer after layer
         ctx.flow, ctx.parameters, ctx.autocast = flow, parameters, autocast_dtype(x)
+        ctx.tensors = _tensors(flow)
         ctx.save_for_backward(h)
         return h, total
 
@@ -149,6 +176,12 @@ class _Reversible(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gz: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
         (z,) = ctx.saved_tensors
+        if not all(map(operator.is_, ctx.tensors, _tensors(ctx.flow))):
+            raise RuntimeError(
+                "memory is 'reversible' and the weights are no longer those of the forward pass "
+                "(those given to `functional_call`, say); accepted with such: 'default', 'half', "
+                "'checkpoint'"
+            )
         dtype = ctx.autocast  # the backward pass is outside of it, and must compute the same
         with torch.autocast(z.device.type, dtype) if dtype else nullcontext():
             _, gx, found = rewind_all(list(ctx.flow), z, gz, glogdet)
