@@ -64,6 +64,10 @@ class Flow(nn.ModuleList):
     fast: bool = True
     kept: dict[Any, Any] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which are not frozen: without what is kept, made of this one's weights."""
+        return {name: value for name, value in self.__dict__.items() if name != "kept"}
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, …) -> z, and the sum of the log-dets, (N,) float64."""
         if self.memory == "reversible" and torch.is_grad_enabled():
@@ -73,7 +77,12 @@ class Flow(nn.ModuleList):
         for layer in self:
             if keep_inputs_only:  # with the weights of now, which may be `functional_call`'s
                 h, logdet = checkpoint(
-                    _call, layer, _tensors(layer), h, use_reentrant=False, preserve_rng_state=False
+                    _call,
+                    layer,
+                    tensors_of(layer),
+                    h,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
                 )
             else:
                 h, logdet = layer(h)
@@ -87,18 +96,33 @@ class Flow(nn.ModuleList):
         return z
 
 
-def _tensors(layer: nn.Module) -> list[Tensor | None]:
-    """Parameters and buffers, one by one: `named_parameters` would take three times as long."""
-    return [t for m in layer.modules() for t in (*m._parameters.values(), *m._buffers.values())]
+def tensors_of(layer: nn.Module) -> list[Tensor | None]:
+    """Parameters and buffers inside; `parameters()` would take several times as long."""
+    found: list[Tensor | None] = []
+    _collect(layer.__dict__, found)
+    return found
+
+
+def _collect(own: dict[str, Any], found: list[Tensor | None]) -> None:
+    found += own["_parameters"].values()
+    found += own["_buffers"].values()
+    for child in own["_modules"].values():
+        if child is not None:
+            _collect(child.__dict__, found)
+
+
+def are(tensors: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    """Whether they are the very same."""
+    return len(tensors) == len(others) and all(map(operator.is_, tensors, others))
 
 
 def _call(layer: nn.Module, tensors: list[Tensor | None], h: Tensor) -> tuple[Tensor, Tensor]:
     """The layer at h with these tensors: on the way back others may be there."""
-    if all(map(operator.is_, tensors, _tensors(layer))):
+    if are(tensors, tensors_of(layer)):
         return layer(h)
     names = [
         f"{path}.{name}".removeprefix(".")
-        for path, m in layer.named_modules()
+        for path, m in layer.named_modules(remove_duplicate=False)
         for name in (*m._parameters, *m._buffers)
     ]
     given = {name: t for name, t in zip(names, tensors, strict=True) if t is not None}
@@ -168,7 +192,7 @@ class _Reversible(torch.autograd.Function):
     def forward(ctx: Any, flow: Flow, x: Tensor, *parameters: Tensor) -> tuple[Tensor, Tensor]:
         h, total = flow.forward(x)  # gradients are off in here: layer after layer
         ctx.flow, ctx.parameters, ctx.autocast = flow, parameters, autocast_dtype(x)
-        ctx.tensors = _tensors(flow)
+        ctx.tensors = tensors_of(flow)
         ctx.save_for_backward(h)
         return h, total
 
@@ -176,7 +200,7 @@ class _Reversible(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gz: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
         (z,) = ctx.saved_tensors
-        if not all(map(operator.is_, ctx.tensors, _tensors(ctx.flow))):
+        if not are(ctx.tensors, tensors_of(ctx.flow)):
             raise RuntimeError(
                 "memory is 'reversible' and the weights are no longer those of the forward pass "
                 "(those given to `functional_call`, say); accepted with such: 'default', 'half', "

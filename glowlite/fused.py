@@ -38,7 +38,7 @@ from glowlite._tensors import per_example, same_for_all
 from glowlite.actnorm import LOG_SCALE_FACTOR, ActNorm
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU, unpack
 from glowlite.coupling import SCALES, AdditiveCoupling, AffineCoupling, Coupling
-from glowlite.flow import Flow
+from glowlite.flow import Flow, are, tensors_of
 from glowlite.network import Conv, CouplingNet, ZeroConv
 from glowlite.permutation import Permutation
 
@@ -685,17 +685,21 @@ def _fit_in_cache(p: Parameters) -> int:
     return max(1, CACHED // sum(v.numel() for v in p if v is not None))
 
 
-Kept = dict[Any, Ready]
-"""What `FlowModel.frozen` keeps from call to call, for each kind of image and dtype of the nets."""
+Kept = dict[Any, tuple[list[Tensor | None], Ready]]
+"""What `FlowModel.frozen` keeps from call to call, for each kind of image and of step: the weights
+of the last call and what was made of them."""
 
 
-def _ready(steps: Sequence[Step], z: Tensor, kept: Kept | None) -> Ready:
-    if kept is None or torch.is_grad_enabled():
+def _ready(steps: Flow, z: Tensor, kept: Kept | None) -> Ready:
+    """Kept only of plain tensors: in a transform of `torch.func` they are its wrappers."""
+    if kept is None or torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
         return Ready(steps, z)
-    key = z.shape[1:], z.dtype, z.device, steps[0].coupling.net_dtype
-    if key not in kept:
-        kept[key] = Ready(steps, z)
-    return kept[key]
+    key, weights = (z.shape[1:], z.dtype, z.device, _kind(steps[0].coupling)), tensors_of(steps)
+    made_of, level = kept.get(key, ([], None))
+    if not are(made_of, weights):
+        level = Ready(steps, z)  # the first, or of weights given to `functional_call`
+        kept[key] = weights, level
+    return level
 
 
 def run(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from glowlite.actnorm import ActNorm
 from glowlite.config import FlowConfig
 from glowlite.coupling import Conditioned
-from glowlite.flow import MEMORY_MODES, Flow
+from glowlite.flow import MEMORY_MODES, Flow, are, tensors_of
 from glowlite.likelihood import bits_per_dim, dequantize, gaussian_log_prob, quantize, to_images
 
 
@@ -128,7 +128,8 @@ class FlowModel(nn.Module):
         inverts it to decode, and folds actnorms into the nets; at every call, as the weights may
         have changed. In this block they may not, and the results are kept until it ends (79 MB
         for the paper's CIFAR-10 model). The numbers are the same. Calls with gradients, and models
-        that `fused` does not run, are as they were. Worth it for few images a call.
+        that `fused` does not run, are as they were; so are transforms of `torch.func` and copies of
+        the model made inside. Worth it for few images a call.
 
         >>> import glowlite
         >>> model = glowlite.Glow(shape=(3, 8, 8), levels=2, depth=1, width=4)
@@ -136,12 +137,17 @@ class FlowModel(nn.Module):
         ...     grids = [model.sample(4, temperature=t / 10) for t in range(11)]
 
         Raises:
-            RuntimeError: at the end of the block, a weight was changed inside.
+            RuntimeError: at the end of the block, a weight was changed or replaced inside.
         """
         flows = [m for m in self.modules() if isinstance(m, Flow) and m.kept is None]
-        tensors = [t for t in (*self.parameters(), *self.buffers()) if not t.is_inference()]
-        # PyTorch counts changes, but neither a fused optimiser's nor those through `.data`.
-        before = [t._version for t in tensors], _norms(tensors)
+        weights = tensors_of(self)
+        tensors = [t for t in weights if t is not None and not t.is_inference()]
+
+        def state() -> tuple[list[int], list[float]]:
+            # PyTorch counts changes, but neither a fused optimiser's nor those through `.data`.
+            return [t._version for t in tensors], _fingerprint(tensors)
+
+        before = state()
         for flow in flows:
             flow.kept = {}
         try:
@@ -149,7 +155,7 @@ class FlowModel(nn.Module):
         finally:
             for flow in flows:
                 flow.kept = None
-        if before != ([t._version for t in tensors], _norms(tensors)):
+        if not are(weights, tensors_of(self)) or before != state():
             raise RuntimeError("weights were changed inside `frozen`, where they are read once")
 
     def set_net_dtype(self, dtype: torch.dtype | None) -> None:
@@ -349,11 +355,16 @@ class FlowModel(nn.Module):
 
 
 @torch.no_grad()
-def _norms(tensors: Sequence[Tensor]) -> list[float]:
-    floating = [t for t in tensors if t.is_floating_point()]
-    norms = [torch.linalg.vector_norm(t, dtype=torch.float64) for t in floating]
+def _fingerprint(tensors: Sequence[Tensor]) -> list[float]:
+    """Of each the norm, and a sum in which each number counts otherwise: signs and order."""
+    found = []
+    for t in tensors:
+        if t.is_floating_point():
+            found.append(torch.linalg.vector_norm(t, dtype=torch.float64))
+            ramp = torch.linspace(1, 2, t.numel(), dtype=torch.float64, device=t.device)
+            found.append((ramp.view_as(t) * t).sum())
     # NaN, which differs from itself, as what no norm is.
-    return torch.stack(norms).nan_to_num(nan=-1.0).tolist() if norms else []
+    return torch.stack(found).nan_to_num(nan=-1.0).tolist() if found else []
 
 
 def _read_initialized_flag(model: FlowModel, _incompatible_keys: Any) -> None:

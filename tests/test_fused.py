@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import pickle
 
 import pytest
 import torch
@@ -583,3 +584,55 @@ def test_frozen_says_when_a_weight_was_changed():
             next(model.parameters()).mul_(2)
         model.log_prob(x[:, :, 1:])
     assert all(m.kept is None for m in model.modules() if isinstance(m, glowlite.flow.Flow))
+
+
+@pytest.mark.parametrize("change", ["assign", "sign", "order"])
+def test_frozen_says_when_a_weight_was_changed_behind_its_back(change):
+    """Nothing counts these, and the last two keep every norm."""
+    model, x = make()
+    other = {name: p + 0.1 for name, p in model.state_dict().items()}
+    b = model.levels[0].steps[0].actnorm.b
+    with pytest.raises(RuntimeError, match="changed inside `frozen`"), model.frozen():
+        if change == "assign":
+            model.load_state_dict(other, assign=True)
+        elif change == "sign":
+            b.data.neg_()
+        else:
+            b.data.copy_(b.data.flip(0))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_of_a_frozen_model_is_not_frozen(copied):
+    model, x = make()
+    with torch.no_grad(), model.frozen():
+        before = model.log_prob(x)
+        twin = copied(model)
+        assert torch.equal(twin.log_prob(x), before)
+        for p in twin.levels.parameters():
+            p += 0.01
+        assert not torch.isclose(twin.log_prob(x), before).any()
+        assert torch.equal(model.log_prob(x), before)
+
+
+def test_frozen_reads_weights_of_a_functional_call():
+    model, x = make()
+    other = {name: p.detach() + 0.01 for name, p in model.named_parameters()}
+    with torch.no_grad():
+        expected = torch.func.functional_call(model, other, (x,))
+        own = model(x)
+        with model.frozen():
+            for weights, values in ((other, expected), ({}, own), (other, expected)):
+                found = torch.func.functional_call(model, weights, (x,))
+                assert all(torch.equal(a, b) for a, b in zip(found, values, strict=True))
+
+
+def test_frozen_keeps_nothing_of_a_transform():
+    model, x = make()
+    x = x.detach()
+    with torch.no_grad():
+        own = model.log_prob(x)
+        with model.frozen():
+            each = vmap(lambda v: model.log_prob(v[None])[0])
+            for _ in range(2):
+                torch.testing.assert_close(each(x), own)
+                torch.testing.assert_close(model.log_prob(x), own)
