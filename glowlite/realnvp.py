@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -104,8 +106,15 @@ class MaskedCoupling(Conditioned):
     mask: Tensor
 
     def __init__(self, mask: Tensor, net: nn.Module) -> None:
-        """Take a mask broadcastable to (C, H, W), and net: (N, C, H, W) -> (N, 2C, H, W)."""
+        """Take a mask broadcastable to (C, H, W), and net: (N, C, H, W) -> (N, 2C, H, W).
+
+        Raises ValueError if the mask has other values than 0 and 1, or False and True.
+        """
         super().__init__(net)
+        if not mask.is_floating_point():
+            mask = mask.to(torch.get_default_dtype())
+        if not mask.is_meta and not ((mask == 0) | (mask == 1)).all():
+            raise ValueError("mask has values other than 0 and 1")
         self.register_buffer("mask", mask, persistent=False)  # the architecture gives it again
 
     def _log_s_and_t(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,25 +215,39 @@ class RealNVP(MultiScale):
         generator = torch.Generator().manual_seed(config.seed)
         c, h, w = config.shape
 
-        def coupling(mask: Tensor) -> MaskedCoupling:
+        def coupling(draw: Callable[[], Tensor]) -> MaskedCoupling:
             net = ResidualNet(
                 c, config.width, config.blocks, padding=config.padding, generator=generator
             )
-            return MaskedCoupling(mask, net)
+            layer = MaskedCoupling(draw(), net)
+            layer.register_load_state_dict_post_hook(partial(_draw_mask, draw))
+            return layer
 
         levels, splits, latent_shapes = [], [], []
         for level in range(config.levels):
             last = level == config.levels - 1
-            layers = [coupling(checkerboard_mask(h, w, k % 2)) for k in range(4 if last else 3)]
+            boards = [partial(checkerboard_mask, h, w, k % 2) for k in range(4 if last else 3)]
+            layers = [coupling(board) for board in boards]
             if config.logit and level == 0:
                 layers.insert(0, Logit())
             if not last:
                 layers.append(Squeeze("realnvp"))
                 c, h, w = 4 * c, h // 2, w // 2
-                layers += [coupling(channel_mask(c, k % 2)) for k in range(3)]
+                layers += [coupling(partial(channel_mask, c, k % 2)) for k in range(3)]
                 splits.append(Split(c, learned=False))
                 c //= 2
             levels.append(Flow(layers))
             latent_shapes.append((c, h, w))
         super().__init__(config, levels, splits, TopPrior(c, learned=False), memory)
         self.latent_shapes = latent_shapes
+
+
+def _draw_mask(draw: Callable[[], Tensor], layer: MaskedCoupling, _incompatible_keys: Any) -> None:
+    """A mask is not saved, and that of a model built on the meta device is none yet."""
+    like = next(layer.net.parameters())
+    with like.device:
+        mask = draw().to(like.dtype)
+    if layer.mask.device == mask.device:
+        layer.mask.copy_(mask)  # where a CUDA graph reads it
+    else:
+        layer.mask = mask

@@ -396,6 +396,8 @@ NOTHING = torch.zeros(1, 3, 2, 2)
         (lambda: network.Conv(1, 1, padding="mirror"), "padding is 'mirror'"),
         (lambda: realnvp.channel_mask(3), "c is 3"),
         (lambda: realnvp.Logit(0.7), "alpha is 0.7"),
+        (lambda: realnvp.MaskedCoupling(torch.tensor([[0, 0.5]]), net(3, 6)), "other than 0 and 1"),
+        (lambda: realnvp.MaskedCoupling(torch.tensor([[0, 2]]), net(3, 6)), "other than 0 and 1"),
         (lambda: split.TopPrior(2)(torch.zeros(1, 2, 1, 1), torch.tensor([1])), "classes is"),
         # One number for many channels would be taken, by broadcasting, and counted once.
         (lambda: glowlite.AffineCoupling(net(2, 2))(torch.zeros(1, 4, 2, 2)), r"\(1, 2, 2, 2\)"),
@@ -448,6 +450,12 @@ def test_a_net_that_does_not_keep_the_size_is_refused(name, dims):
     for call in (layer.forward, layer.inverse):
         with pytest.raises(ValueError, match=rf"has shape {got}; accepted: \(\d+, \d+, {size}\)"):
             call(x)
+
+
+def test_a_mask_of_truth_values_is_one_of_zeros_and_ones():
+    layer, x = make("masked-board")
+    bools = realnvp.MaskedCoupling(layer.mask.bool(), layer.net).double()
+    assert torch.equal(bools(x)[0], layer(x)[0]) and torch.equal(bools.inverse(x), layer.inverse(x))
 
 
 def test_every_layer_states_its_four_formulas():

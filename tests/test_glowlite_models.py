@@ -468,6 +468,22 @@ def test_a_model_is_built_without_memory(name):
     assert all(p.is_meta for p in model.parameters())
 
 
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_built_without_memory_is_whole_once_loaded(name, assign):
+    """What is not saved, RealNVP's masks say, is made again."""
+    model = make(MODELS[name])
+    x = model.dequantize(some_images(model))
+    with torch.device("meta"):
+        again = build(MODELS[name]).double()
+    if not assign:
+        again.to_empty(device="cpu")
+        for b in again.buffers():
+            b.fill_(7)  # what stood there
+    again.load_state_dict(model.state_dict(), assign=assign)
+    assert all(torch.equal(a, b) for a, b in zip(again(x), model(x), strict=True))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
