@@ -51,17 +51,23 @@ def dequantize(
 
     Raises:
         TypeError: images is not a uint8 tensor.
-        ValueError: n_bits is not in 1 … 8, or noise has another shape.
+        ValueError: n_bits is not in 1 … 8, noise has another shape, or dtype has fewer than four
+            numbers in a cell: bfloat16 with 7 or 8 bits, say.
     """
     dtype = dtype or torch.get_default_dtype()
     q = quantize(images, n_bits).to(dtype)
+    finest = torch.finfo(dtype).eps * 2 ** (n_bits - 1)
+    if finest > 0.25:  # in bfloat16 with 8 bits all noise would be cut away
+        raise ValueError(
+            f"dtype is {dtype}, too coarse for noise below {n_bits} bits; accepted: torch.float32 "
+            "or torch.float64 (`set_net_dtype` runs a model's nets alone in less)"
+        )
     if noise is None:
         noise = torch.rand(q.shape, generator=generator, dtype=dtype, device=q.device)
     elif noise.shape != q.shape:
         raise ValueError(f"noise has shape {tuple(noise.shape)}; accepted: {tuple(q.shape)}")
     # In float32, 255 + 0.9999999 is 256: a white pixel would leave the range, any other its cell.
     # Noise cut to what the sum can hold keeps each x in its cell, and all this arithmetic exact.
-    finest = torch.finfo(dtype).eps * 2 ** (n_bits - 1)
     noise = (noise / finest).floor() * finest
     return (q + noise.to(dtype)) / 2**n_bits - 0.5
 

@@ -181,7 +181,7 @@ class FlowModel(nn.Module):
 
         Raises:
             TypeError: images is not a uint8 tensor.
-            ValueError: images is not a batch of this model's shape.
+            ValueError: images is not a batch of this model's shape, or its dtype is too coarse.
         """
         dtype = next(self.parameters()).dtype
         x = dequantize(images, self.config.n_bits, generator, noise, dtype)
@@ -212,7 +212,7 @@ class FlowModel(nn.Module):
 
         Raises:
             TypeError: images is not a uint8 tensor.
-            ValueError: images is not a batch of this model's shape.
+            ValueError: images is not a batch of this model's shape, or its dtype is too coarse.
         """
         x = self.dequantize(images, generator, noise)
         return bits_per_dim(self.log_prob(x, classes), self.dims, self.config.n_bits)

@@ -262,6 +262,23 @@ def test_fresh_noise_is_uniform_in_its_cell(n_bits):
     assert len(u.unique()) > 10_000, "fine, not a few levels"
 
 
+@pytest.mark.parametrize(
+    ("dtype", "n_bits"), [(torch.bfloat16, 8), (torch.bfloat16, 7), (torch.float8_e4m3fn, 8)]
+)
+def test_no_likelihood_where_there_is_no_room_for_noise(dtype, n_bits):
+    images = torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    message = f"dtype is {dtype}, too coarse.*accepted: torch.float32 or torch.float64.*set_net_dt"
+    with pytest.raises(ValueError, match=message):
+        likelihood.dequantize(images, n_bits, dtype=dtype)
+    if dtype == torch.bfloat16:
+        model = glowlite.Glow(shape=(1, 4, 4), levels=1, depth=1, width=2, n_bits=n_bits)
+        with pytest.raises(ValueError, match=message):
+            model.to(dtype).bits_per_dim(images)
+    for dtype, n_bits in ((torch.float16, 8), (torch.bfloat16, 6)):  # as few as they are
+        x = likelihood.dequantize(images.expand(99, -1, -1, -1), n_bits, dtype=dtype)
+        assert len(x.unique()) >= 4
+
+
 @pytest.mark.parametrize("n_bits", [1, 5, 8])
 def test_what_is_outside_the_range_is_shown_as_black_or_white(n_bits):
     x = torch.tensor([-9.0, -0.6, -0.5, 0.4999, 0.5, 9.0, math.inf])
