@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from glowlite._tensors import same_for_all
+from glowlite._tensors import check_channels, same_for_all
 
 
 def random_rotation(c: int, generator: torch.Generator | None = None) -> Tensor:
@@ -24,6 +24,12 @@ def random_rotation(c: int, generator: torch.Generator | None = None) -> Tensor:
 def apply_matrix(W: Tensor, x: Tensor) -> Tensor:
     """y_ij = W x_ij: (C, C) and (N, C, H, W) -> (N, C, H, W)."""
     return F.conv2d(x, W[:, :, None, None])
+
+
+def _check(x: Tensor, channels: int, name: str = "x") -> None:
+    if x.ndim != 4:  # conv2d would take one image, the log-det its width for its pixels
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; accepted: (N, {channels}, H, W)")
+    check_channels(x, channels, name)
 
 
 def _pixels_as_columns(y: Tensor) -> Tensor:
@@ -69,12 +75,17 @@ class Conv1x1(nn.Module):
         return self.W, torch.linalg.slogdet(self.W.double()).logabsdet
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
+        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64. Raises ValueError for another C."""
+        _check(x, len(self.W))
         W, log_det = self.matrix()
         return apply_matrix(W, x), same_for_all(math.prod(x.shape[2:]) * log_det, x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W): one factorisation of W, then a solve per pixel."""
+        """(N, C, H, W) -> (N, C, H, W): one factorisation of W, then a solve per pixel.
+
+        Raises ValueError for another C.
+        """
+        _check(y, len(self.W), "y")
         return _columns_as_pixels(torch.linalg.solve(self.W.double(), _pixels_as_columns(y)), y)
 
     def extra_repr(self) -> str:
@@ -127,12 +138,17 @@ class Conv1x1LU(nn.Module):
         return (lower @ upper)[self.p].to(self.lu.dtype), self.log_s.double().sum()
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64."""
+        """(N, C, H, W) -> (N, C, H, W), log-det (N,) float64. Raises ValueError for another C."""
+        _check(x, len(self.lu))
         W, log_det = self.matrix()
         return apply_matrix(W, x), same_for_all(math.prod(x.shape[2:]) * log_det, x)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W): O(c²) a pixel, no matrix is inverted."""
+        """(N, C, H, W) -> (N, C, H, W): O(c²) a pixel, no matrix is inverted.
+
+        Raises ValueError for another C.
+        """
+        _check(y, len(self.lu), "y")
         lower, upper = self.factors()
         columns = _pixels_as_columns(y)[self.p.argsort()]
         columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
