@@ -42,6 +42,10 @@ class FlowConfig:
             choices = ", ".join(map(repr, accepted))
             raise ValueError(f"{name} is {getattr(self, name)!r}; accepted: {choices}")
 
+    def _check_bool(self, name: str) -> None:
+        self._check_choice(name, (True, False))
+        object.__setattr__(self, name, bool(getattr(self, name)))  # NumPy's too
+
     def _check_at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)
         if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:

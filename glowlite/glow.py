@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar
 
 import torch
@@ -70,9 +71,10 @@ class GlowConfig(FlowConfig):
         self._check_choice("permutation", PERMUTATIONS)
         self._check_choice("padding", PADDINGS)
         for name in ("learn_split_prior", "learn_top", "net_actnorm"):
-            self._check_choice(name, (True, False))
-        if not 0 <= self.weight_y < math.inf:
+            self._check_bool(name)
+        if not isinstance(self.weight_y, Real) or not 0 <= self.weight_y < math.inf:
             raise ValueError(f"weight_y is {self.weight_y!r}; accepted: a finite number ≥ 0")
+        object.__setattr__(self, "weight_y", float(self.weight_y))
         if self.weight_y and not self.n_classes:
             raise ValueError(f"weight_y is {self.weight_y} with n_classes 0: nothing to classify")
 

@@ -192,7 +192,7 @@ class RealNVPConfig(FlowConfig):
             self._check_at_least(name, least)
         self._check_divisible(self.levels - 1)
         self._check_choice("padding", PADDINGS)
-        self._check_choice("logit", (True, False))
+        self._check_bool("logit")
 
 
 class RealNVP(MultiScale):

@@ -36,7 +36,7 @@ def build(description: Mapping[str, Any]) -> FlowModel:
 def configure(description: Mapping[str, Any]) -> FlowConfig:
     """The checked config of what `build` would make, for nothing; raises as `build`."""
     name = description.get("model", "glow")
-    if name not in _MODELS:
+    if not isinstance(name, str) or name not in _MODELS:
         raise ValueError(f"model is {name!r}; accepted: {', '.join(map(repr, _MODELS))}")
     module, _, config_class = _MODELS[name]
     return getattr(import_module(module), config_class).from_dict(dict(description))

@@ -13,6 +13,7 @@ from torch import nn
 
 import glowlite
 from glowlite import glow, likelihood
+from glowlite.realnvp import RealNVPConfig
 from glowlite.registry import build, describe
 
 GLOW = {"model": "glow", "shape": (3, 4, 8), "levels": 2, "depth": 2, "width": 6}
@@ -469,6 +470,15 @@ def test_a_config_survives_json(name):
     assert not all(torch.equal(a, b) for a, b in states)
 
 
+def test_numbers_of_numpy_survive_json():
+    options = {"learn_top": np.bool_(True), "weight_y": np.float32(0.5), "n_classes": np.int64(2)}
+    config = glowlite.GlowConfig(shape=(1, 4, 4), levels=1, **options)
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+    assert (config.learn_top, config.weight_y) == (True, 0.5)
+    config = RealNVPConfig(shape=(1, 4, 4), logit=np.bool_(False))
+    assert json.loads(json.dumps(config.to_dict()))["logit"] is False
+
+
 def test_building_leaves_the_global_generator_alone():
     torch.manual_seed(0)
     expected = torch.rand(1)
@@ -525,6 +535,8 @@ def test_a_model_built_without_memory_is_whole_once_loaded(name, assign):
         ({"net_actnorm": "no"}, "net_actnorm is 'no'; accepted: True, False"),
         ({"learn_top": "false"}, "learn_top is 'false'"),
         ({"weight_y": 0.1}, "nothing to classify"),
+        ({"weight_y": "a"}, "weight_y is 'a'; accepted: a finite number"),
+        ({"model": [1]}, r"model is \[1\]; accepted: 'glow'"),
         ({"layers": 3}, r"unknown options \['layers'\]"),
         ({"model": "glove"}, "model is 'glove'; accepted: 'glow', 'realnvp', 'nice'"),
         ({"model": "nice", "shape": (3, 3, 3)}, "27 numbers"),
