@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -251,11 +252,14 @@ class FlowModel(nn.Module):
         uint8. temperature 0 is the image of z = 0.
 
         Raises:
-            TypeError: n is no integer.
+            TypeError: n is no integer, or temperature no number.
             ValueError: n < 1, or a temperature that is negative or not finite.
         """
-        if not hasattr(n, "__index__"):
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
             raise TypeError(f"n is {n!r}; accepted: an integer ≥ 1")
+        one = isinstance(temperature, Tensor) and temperature.numel() == 1
+        if not one and not isinstance(temperature, Real):
+            raise TypeError(f"temperature is {temperature!r}; accepted: a number ≥ 0")
         if n < 1 or not 0 <= temperature < math.inf:
             raise ValueError(f"n is {n}, temperature {temperature}; accepted: n ≥ 1 and T ≥ 0")
         like = next(self.parameters())
@@ -331,19 +335,21 @@ class FlowModel(nn.Module):
 
     def _check_x(self, x: Tensor) -> None:
         """What `encode` is given."""
-        self._check_images(x)
         self._check_dtype(x, "x")
+        self._check_images(x)
 
     def _check_dtype(self, x: Tensor, name: str) -> None:
-        wanted = next(self.parameters()).dtype
-        if x.dtype != wanted:
-            got = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__} of {x.dtype}"
+        wanted, got = next(self.parameters()).dtype, getattr(x, "dtype", None)
+        if not isinstance(x, Tensor):
+            got = f"a {type(x).__name__}" + (f" of {got}" if got is not None else "")
+        if got != wanted:
             raise TypeError(
                 f"{name} is {got}; accepted: {wanted}, that of the weights"
-                + ("; for uint8 images see `dequantize`" * (x.dtype == torch.uint8))
+                + ("; for uint8 images see `dequantize`" * (got == torch.uint8))
             )
 
     def _check_latents(self, latents: Sequence[Tensor]) -> None:
+        """What `decode` is given."""
         shapes = [tuple(z.shape[1:]) for z in latents]
         if shapes != self.latent_shapes:
             raise ValueError(f"latents have shapes {shapes}; accepted: {self.latent_shapes}")
@@ -352,6 +358,8 @@ class FlowModel(nn.Module):
         if len({len(z) for z in latents}) > 1:
             counts = [len(z) for z in latents]
             raise ValueError(f"latents are of {counts} images; accepted: as many at each level")
+        if not len(latents[0]):
+            raise ValueError("latents are empty; accepted: those of at least one image")
 
 
 @torch.no_grad()

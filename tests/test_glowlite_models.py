@@ -624,6 +624,11 @@ def test_wrong_images_are_named():
             layers.encode(x[:0].float())
         with pytest.raises(TypeError, match="x is a ndarray of float32; accepted: torch.float32"):
             layers.encode(x.float().numpy())
+        for wrong, told in ((None, "NoneType"), ([[0.0]], "list")):
+            with pytest.raises(TypeError, match=f"x is a {told}; accepted: torch.float32"):
+                layers.log_prob(wrong)
+        with pytest.raises(ValueError, match="latents are empty"):
+            layers.inverse(torch.zeros(0, layers.dims))
     with pytest.raises(ValueError, match=r"z has shape \(2, 5\); accepted: \(N, 96\)"):
         model.inverse(torch.zeros(2, 5))
     one, three = (model.unflatten(torch.zeros(n, 96)) for n in (1, 3))
@@ -634,8 +639,12 @@ def test_wrong_images_are_named():
     for wrong in (-1, math.inf, math.nan):
         with pytest.raises(ValueError, match=f"temperature {wrong}"):
             model.sample(1, temperature=wrong)
-    with pytest.raises(TypeError, match="n is 1.5; accepted: an integer"):
-        model.sample(1.5)
+    for wrong in ("a", None, torch.tensor([0.5, 1.0])):
+        with pytest.raises(TypeError, match="temperature is .*; accepted: a number ≥ 0"):
+            model.sample(1, temperature=wrong)
+    for wrong in (1.5, True):
+        with pytest.raises(TypeError, match=f"n is {wrong}; accepted: an integer"):
+            model.sample(wrong)
     with pytest.raises(ValueError, match="n is 0"):
         model.sample(0)
     with pytest.raises(ValueError, match="dims is 0"):
