@@ -241,6 +241,7 @@ def prepare(
     if not (config.fast and isinstance(model, Glow)):
         say("compile: only a Glow's fused steps are compiled; training without it")
         return plain
+    say("compile: once for each level, before the run's clock starts; it can take minutes")
     within = CompiledSteps(dynamic=False)
     try:  # compiling happens at the first call: make one that leaves no trace
         images, labels = batches(0)
