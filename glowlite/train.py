@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -252,6 +253,7 @@ def prepare(
     except Exception as error:
         if isinstance(error, MemoryError):
             raise
+        traceback.print_exc()
         what = next(iter(str(error).splitlines()), "no message")
         say(f"compile: not possible here ({type(error).__name__}: {what}); training without it")
         return plain

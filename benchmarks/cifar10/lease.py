@@ -50,6 +50,7 @@ HALVES = (
 SUFFIX, UNPACKER = ".cfx", "cfx.py"
 MANIFEST = "manifest.json"
 OR_ELSE = " || "
+MISSING = "not all there yet"
 
 
 def sha256(path: Path) -> str:
@@ -137,7 +138,7 @@ def decode(work: Path) -> str:
             for split in ("fit", "valid", "test")
         ]
     except DataError as error:
-        return f"not all there yet: {error}"
+        return f"{MISSING}: {error}"
     return ", ".join(f"{s.split} {len(s):,}" for s in sets)
 
 
@@ -150,7 +151,7 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
     Raises RuntimeError if a job of that name is running.
     """
     job = work / "jobs" / name
-    if (job / "pid").exists() and not (job / "exit").exists():
+    if runs_still(job):
         raise RuntimeError(f"{name} is running; wait for it")
     job.mkdir(parents=True, exist_ok=True)
     (job / "exit").unlink(missing_ok=True)
@@ -188,16 +189,33 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
     return process.pid
 
 
+def runs_still(job: Path) -> bool:
+    """Whether a job is at work: one that was killed has left no code, and is no longer there."""
+    if (job / "exit").exists() or not (job / "pid").exists():
+        return False
+    pid = int((job / "pid").read_text())
+    try:
+        os.kill(pid, 0)
+        # A process 1 that is no init leaves the dead in the list, as zombies.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def wait(
     name: str, work: Path, seconds: float, lines: int = 40, out: Path | None = None
 ) -> int | None:
     """Wait for a job's end, or so many seconds; print the end of its log -> its code, or None.
 
     What there is by then lies in `out`, and once a minute before: a call may be cut short.
+
+    Raises RuntimeError at once where there is no such job: minutes of a lease are dear.
     """
     job = work / "jobs" / name
+    if not (job / "log").exists():
+        raise RuntimeError(f"no job {name} in {work}: another machine, or it was not started")
     began = collected = time.monotonic()
-    while not (job / "exit").exists() and time.monotonic() < began + seconds:
+    while runs_still(job) and time.monotonic() < began + seconds:
         time.sleep(0.5)
         if out and time.monotonic() > collected + COLLECT_SECONDS:
             collect(out, work)
@@ -206,7 +224,8 @@ def wait(
     shown = [line for line in text.splitlines() if line.strip()]
     print("\n".join(shown[-lines:]))
     code = (job / "exit").read_text().strip() if (job / "exit").exists() else ""
-    print(f"{name}: " + (f"ended with {code}" if code else "still running"), flush=True)
+    told = "still running" if runs_still(job) else "was killed; the same start goes on with it"
+    print(f"{name}: " + (f"ended with {code}" if code else told), flush=True)
     if out:
         collect(out, work)
     return int(code) if code else None
@@ -257,9 +276,9 @@ BESIDE = 1.5
 #: A run with its evaluations and files, on drawn faces, then a step in every way of running it, all
 #: of it small: what breaks on a GPU is seen while most of the lease is left.
 REHEARSE = "; ".join(
-    f"timeout {seconds} python3 -u -m benchmarks.cifar10.run {run} --rehearse"
-    " --runs /tmp/try --results /tmp/try --cache-dir /tmp/try"
-    for seconds, run in ((130, "a10"), (45, "throughput --batches 16"))
+    f"timeout {seconds} python3 -u -m benchmarks.cifar10.run {run} --name rehearsal-{n} --rehearse"
+    f' --runs /tmp/try --results "$OUT" --cache-dir /tmp/try || echo "REHEARSAL {n} FAILED: $?"'
+    for n, (seconds, run) in enumerate(((130, "a10"), (45, "throughput --batches 16")), 1)
 )
 
 
@@ -274,7 +293,7 @@ def _calls(
     left = minutes - begin
     seconds = 60 * (left - 1)  # the runs end a minute before, and are brought
     start = f"{THERE} start {name} {shlex.join(runs)} --seconds {seconds:.0f}"
-    calls = [(begin, "1", f"{THERE} unpack .lease/1" + (f"; {first}" if first else ""))]
+    calls = [(begin, "1", f"{THERE} unpack .lease/1" + (f" && {{ {first}; }}" if first else ""))]
     count = math.ceil(left / LONGEST)
     each = left / count
     wait = f"{THERE} wait {name} {BRING} --seconds {60 * each - 30:.0f}"
@@ -290,18 +309,20 @@ def _training(minutes: float, runs: int = 1, beside: float = BESIDE, most: float
 def plans(lease: float = LEASE) -> dict[str, list[Call]]:
     """What to do with each lease, the most useful first.  Minutes are estimates.
 
+    What is left of a lease after its rehearsal is too short for another: then the first alone.
+
     Raises ValueError for a lease too short for a start, the data and a run.
     """
-    if not 12 <= lease <= 60:
-        raise ValueError(f"a lease of {lease:g} minutes; a plan is made for 12 to 60")
-    minutes = 0.95 * lease
-    rehearsed = minutes - BEGIN - 2.5
+    if not 9 <= lease <= 60:
+        raise ValueError(f"a lease of {lease:g} minutes; a plan is made for 9 to 60")
+    minutes, again = 0.95 * lease, lease < 12
+    begin = BEGIN if again else BEGIN + 2.5
     whole = minutes - BEGIN - 1.5
-    first = _training(rehearsed, beside=BESIDE + 3, most=10)
+    first = _training(minutes - begin, beside=BESIDE + 3, most=10)
     # Without what may have made a run fail: a step too large, a graph or compiled code that this
-    # machine does not like, an optimiser that no GPU has run yet.
-    plain = "--optimizer adam --lr 3e-4 --no-cuda-graph --no-compile"
-    careful = f"a10 --name careful {first} -- {plain}"
+    # machine does not like, an optimiser that no GPU has run yet.  Short, for time was lost.
+    plain = "--save-minutes 1 --optimizer adam --lr 3e-4 --no-cuda-graph --no-compile"
+    careful = f"a10 --name careful --minutes 2 -- {plain}"
     long = "a25" if whole > 15 else "a10"
 
     def tune(name: str, *more: str) -> str:
@@ -313,15 +334,24 @@ def plans(lease: float = LEASE) -> dict[str, list[Call]]:
         return _calls(name, *(f"{run} {each}" for run in runs), minutes=minutes)
 
     def figure3(coupling: str) -> list[Call]:
-        orders = ("reverse", "shuffle", "lu")
-        return equal(coupling, *(f"figure3-{coupling}-{order}" for order in orders), most=4)
+        runs = (f"figure3-{coupling}-{order}" for order in ("reverse", "shuffle", "lu"))
+        return equal(coupling, *(f"{run} --name lease-{run}" for run in runs), most=4)
 
-    return {
-        "1 if there is one only: a rehearsal, track A, speed, Jacobian, a small model": _calls(
-            "one", f"a10 --name first {first}{OR_ELSE}{careful}", "throughput --batches 512",
-            "verify --of runs/careful-seed0 || verify --of runs/first-seed0", "sampling",
-            "small --minutes 3", "memory", minutes=minutes, first=REHEARSE, begin=BEGIN + 2.5,
-        ),
+    one = [
+        f"a10 --name first {first} -- --save-minutes 1{OR_ELSE}{careful}",
+        "throughput --name throughput-first --batches 512",
+        "verify --of runs/careful-seed0 || verify --of runs/first-seed0", "sampling",
+        "memory --name memory-first",
+    ]  # fmt: skip
+    if lease >= 20:
+        one.append("small --name small-first --minutes 3")
+    title = "what is left of the first" if again else "if there is one only: a rehearsal"
+    found = {
+        f"1 {title}, track A, speed, Jacobian, memory": _calls(
+            "one", *one, minutes=minutes, first="" if again else REHEARSE, begin=begin
+        )
+    }
+    return found if again else found | {
         "2 which settings learn, and what fits": _calls(
             "tune", tune("lr2e-3", "--lr", "2e-3"), tune("lr8e-3", "--lr", "8e-3"),
             tune("adam", "--optimizer", "adam", "--lr", "2e-3"), "throughput", "memory",
@@ -359,7 +389,7 @@ def main(arguments: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     made = {name: verbs.add_parser(name) for name in ("pack", "unpack", "start", "wait", "collect")}
     planned = verbs.add_parser("plan")
-    planned.add_argument("--lease", type=float, default=LEASE, help="minutes of a lease: 12 to 60")
+    planned.add_argument("--lease", type=float, default=LEASE, help="minutes of a lease: 9 to 60")
     made["pack"].add_argument("--from", dest="source", type=Path, required=True)
     made["pack"].add_argument("--into", dest="carry", type=Path, default=CARRY)
     made["unpack"].add_argument("half", type=Path)
@@ -378,11 +408,14 @@ def main(arguments: list[str] | None = None) -> int:
     elif options.verb == "unpack":
         print("unpacked", ", ".join(unpack(options.half, options.work)))
         sys.path.insert(0, str(ROOT))
-        print(decode(options.work), flush=True)
+        there = decode(options.work)
+        print(there, flush=True)
+        last = (options.half / (HALVES[1][-1] + SUFFIX)).exists()
+        return int(last and there.startswith(MISSING))  # the first half went to another machine
     elif options.verb == "start":
         print("started, process", start(options.name, options.runs, options.work, options.seconds))
     elif options.verb == "wait":
-        wait(options.name, options.work, options.seconds, out=options.out)
+        return wait(options.name, options.work, options.seconds, out=options.out) or 0
     elif options.verb == "collect":
         for path in collect(options.out, options.work):
             print(f"{path.name}: {path.stat().st_size / MIB:.2f} MiB")

@@ -25,6 +25,7 @@ import shutil
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -118,11 +119,17 @@ def train(name: str, options: argparse.Namespace, more: list[str]) -> int:
     else:  # what was killed before its first save is begun again
         arguments += ["--force", *where]
     sys.argv = ["glowlite", *arguments]  # what the run's config.json says it was made with
-    code = cli.main(arguments)
-    if code == 0:
+    try:
+        code = cli.main([*arguments, "--debug"])
+    except Exception:  # whole: the machine on which it happened may soon be gone
+        traceback.print_exc()
+        code = 1
+    log = folder / "metrics.jsonl"
+    if code == 0 or log.exists() and '"held_out"' in log.read_text():  # what was measured is kept
         options.results.mkdir(parents=True, exist_ok=True)
         out = options.results / f"{name}-seed{options.seed}"
-        checkpoint.write_json(out.with_suffix(".json"), record(folder, name, options.command))
+        found = {"complete": code == 0, **record(folder, name, options.command)}
+        checkpoint.write_json(out.with_suffix(".json"), found)
         shutil.copy(folder / "metrics.jsonl", out.with_suffix(".metrics.jsonl"))
         shutil.copy(folder / "curve.png", out.with_suffix(".png"))
         print(f"wrote {out.name}.json, .metrics.jsonl and .png in {options.results}", flush=True)
