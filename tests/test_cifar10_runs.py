@@ -291,10 +291,14 @@ def job(tmp_path, monkeypatch):
     return tmp_path / "work"
 
 
-def test_the_other_run_is_made_where_the_one_failed(job):
+def test_the_other_run_is_made_where_the_one_failed(job, capsys):
     lease.start("j", ["fail || second -- --lr 3e-4", "third || never"], job, 60)
     assert lease.wait("j", job, 60) == 0
     assert (job / "jobs/j/log").read_text().splitlines() == ["fail", "second -- --lr 3e-4", "third"]
+    lease.start("k", ["fail || fail", *["third"] * 50], job, 60)
+    assert lease.wait("k", job, 60) == 1, "one failed, the others were made"
+    said = capsys.readouterr().out.splitlines()[-42:]
+    assert said[0] == "FAILED: fail || fail" and said[1:] == ["third"] * 40 + ["k: ended with 1"]
 
 
 def test_the_clock_is_no_failure(job):

@@ -50,7 +50,7 @@ HALVES = (
 SUFFIX, UNPACKER = ".cfx", "cfx.py"
 MANIFEST = "manifest.json"
 OR_ELSE = " || "
-MISSING = "not all there yet"
+MISSING, FAILED = "not all there yet", "FAILED: "
 
 
 def sha256(path: Path) -> str:
@@ -168,10 +168,14 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
         words = [sys.executable, "-u", "-m", "benchmarks.cifar10.run", *shlex.split(before)]
         return shlex.join(words + where) + (f" -- {after}" if dashes else "")
 
-    lines = [" || ".join(map(line, run.split(OR_ELSE))) for run in runs]
-    # A failed run does not stop the next; the time limit stops them all.
+    # A failed run does not stop the next, and is told by name; the time limit stops them all.
+    lines = ["trap 'exit 143' TERM"]
+    for run in runs:
+        either = " || ".join(map(line, run.split(OR_ELSE)))
+        lines.append(f"{{ {either}; }} || {{ echo {shlex.quote(FAILED + run)}; failed=1; }}")
+    lines.append("exit ${failed:-0}")
     script = job / "run.sh"
-    script.write_text("trap 'exit 143' TERM\n" + "\n".join(lines) + "\n")
+    script.write_text("\n".join(lines) + "\n")
     limited = shlex.join(["timeout", "--kill-after=45", str(seconds), "sh", str(script)])
     commit = work / "commit"
     # Packages carried as wheels, the peers' say, are in the PYTHONPATH there is.
@@ -222,7 +226,8 @@ def wait(
             collected = time.monotonic()
     text = (job / "log").read_text(errors="replace").replace("\r", "\n")
     shown = [line for line in text.splitlines() if line.strip()]
-    print("\n".join(shown[-lines:]))
+    earlier = [line for line in shown[:-lines] if line.startswith(FAILED)]
+    print("\n".join(earlier + shown[-lines:]))
     code = (job / "exit").read_text().strip() if (job / "exit").exists() else ""
     told = "still running" if runs_still(job) else "was killed; the same start goes on with it"
     print(f"{name}: " + (f"ended with {code}" if code else told), flush=True)
