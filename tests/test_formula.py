@@ -634,6 +634,21 @@ def test_latex_in_ordinary_quotes(layer, text):
     assert grade(layer, text.translate(str.maketrans(raw))) == verdict
 
 
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        ("additive_coupling", "s = 1, the log-determinant is zero"),
+        ("additive_coupling", "y = x + t, логарифм определителя равен нулю"),
+        ("flow", "z = f(x), log of the absolute determinant of the Jacobian"),
+        ("flow", "J = dz/dx, the log of the absolute value of the determinant of J"),
+        ("flow", "log p(x) = log p(z) + log|det J|, the log-likelihood of an image"),
+    ],
+)
+def test_words_behind_an_equation_may_be_the_answer(layer, text):
+    verdict = grade(layer, text)
+    assert verdict, verdict.message
+
+
 @pytest.mark.parametrize("layer", ["flow", "conv1x1"])
 @pytest.mark.parametrize(
     "around",
