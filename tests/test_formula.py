@@ -649,6 +649,10 @@ def test_words_behind_an_equation_may_be_the_answer(layer, text):
     assert verdict, verdict.message
 
 
+def test_wrong_words_behind_an_equation_are_judged_and_not_the_equation():
+    assert grade("flow", "z = f(x), the log of the determinant of the Jacobian").mistake == "abs"
+
+
 @pytest.mark.parametrize("layer", ["flow", "conv1x1"])
 @pytest.mark.parametrize(
     "around",
