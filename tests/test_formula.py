@@ -550,6 +550,12 @@ def test_points_are_not_special() -> None:
         ("flow", "log|det Df(x)|"),
         ("actnorm", "h.w.sum(log|s|)"),
         ("actnorm", "h w (log|s1| + log|s2| + … + log|sc|)"),
+        # Words behind an equation may be the answer.
+        ("additive_coupling", "s = 1, the log-determinant is zero"),
+        ("additive_coupling", "y = x + t, логарифм определителя равен нулю"),
+        ("flow", "z = f(x), log of the absolute determinant of the Jacobian"),
+        ("flow", "J = dz/dx, the log of the absolute value of the determinant of J"),
+        ("flow", "log p(x) = log p(z) + log|det J|, the log-likelihood of an image"),
     ],
 )
 def test_habits_of_the_hand_are_read(layer, text):
@@ -632,21 +638,6 @@ def test_latex_in_ordinary_quotes(layer, text):
     assert verdict, verdict.message
     raw = dict(zip("\a\b\f\v", ("\\a", "\\b", "\\f", "\\v"), strict=True))
     assert grade(layer, text.translate(str.maketrans(raw))) == verdict
-
-
-@pytest.mark.parametrize(
-    ("layer", "text"),
-    [
-        ("additive_coupling", "s = 1, the log-determinant is zero"),
-        ("additive_coupling", "y = x + t, логарифм определителя равен нулю"),
-        ("flow", "z = f(x), log of the absolute determinant of the Jacobian"),
-        ("flow", "J = dz/dx, the log of the absolute value of the determinant of J"),
-        ("flow", "log p(x) = log p(z) + log|det J|, the log-likelihood of an image"),
-    ],
-)
-def test_words_behind_an_equation_may_be_the_answer(layer, text):
-    verdict = grade(layer, text)
-    assert verdict, verdict.message
 
 
 def test_wrong_words_behind_an_equation_are_judged_and_not_the_equation():
