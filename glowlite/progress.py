@@ -6,7 +6,6 @@ import json
 import math
 import signal
 import sys
-from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
@@ -99,7 +98,7 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
-        self.asked = self.saved = False
+        self.asked = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
@@ -116,11 +115,9 @@ class Interrupt:
 
     def all_is_saved(self) -> None:
         """Nothing is lost from now on: stop at once where it is asked for, or has been."""
-        self.saved = True
-        if self.asked:
-            raise KeyboardInterrupt
+        self._ask()
 
-    def _ask(self, _number: int, _frame: FrameType | None) -> None:
-        if self.asked or self.saved:
+    def _ask(self, *_: object) -> None:
+        if self.asked:
             raise KeyboardInterrupt
         self.asked = True
