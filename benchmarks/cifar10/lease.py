@@ -183,9 +183,10 @@ def start(name: str, runs: list[str], work: Path, seconds: int) -> int:
     environment = dict(os.environ, PYTHONPATH=path, PYTHONUNBUFFERED="1", MPLBACKEND="Agg")
     if commit.exists():
         environment["GLOWLITE_COMMIT"] = commit.read_text()
+    ended = shlex.quote(str(job / "exit"))
     with open(job / "log", "ab") as log:
         process = subprocess.Popen(
-            ["sh", "-c", f"{limited}; echo $? > {shlex.quote(str(job / 'exit'))}"],
+            ["sh", "-c", f"{limited}; echo $? > {ended}.part && mv {ended}.part {ended}"],
             cwd=work, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True,
         )  # fmt: skip
