@@ -306,6 +306,7 @@ def _noise(call: Callable, point: np.ndarray, centre: np.ndarray) -> np.ndarray:
         return np.where(np.isfinite(y), y, 0.0)
 
     sigma = np.sqrt(np.mean(np.diff(at(np.arange(-4, 5)[:, None] * own), 4, axis=0) ** 2, 0) / 70)
+    # 12 points less the line's two numbers: the mean is over 10.
     fine, wide = (np.sqrt(np.sum((off_the_line @ at(k * t * unit)) ** 2, 0) / 10) for k in (1, 4))
     noisy = wide <= 8 * fine  # noise does not grow with the step; a bend does, by 4²
     return 4 * np.maximum(sigma, np.where(noisy, fine, 0.0)) + EPS * np.abs(centre)
