@@ -3,7 +3,7 @@
     python -m benchmarks.likelihood_curves                      every run that has no result yet
     python -m benchmarks.likelihood_curves nice                 those whose names begin so
     python -m benchmarks.likelihood_curves --list               their names, and which are done
-    python -m benchmarks.likelihood_curves --data-dir FOLDER    the figure's six, on CIFAR-10
+    python -m benchmarks.likelihood_curves --data-dir FOLDER    the same on CIFAR-10
 
 Drawn faces of 16 × 16 pixels in 5 bits; or, from a folder that holds cifar-10-batches-py, the
 figure's own CIFAR-10 in 8 bits.  Of one data set every run sees the same number of images.  Each is
@@ -47,22 +47,30 @@ FACES_TRAIN = {
 }  # fmt: skip
 CIFAR10_TRAIN = {**FACES_TRAIN, "images": 48_000, "looked_at": 512, "looked_at_last": 10_000}
 _GLOW = {"model": "glow", "levels": 2, "depth": 4, "width": 24, "n_bits": 5}
+_REALNVP = {"model": "realnvp", "levels": 2, "blocks": 1, "n_bits": 5}
+_NICE = {"model": "nice", "couplings": 4, "hidden": 2, "n_bits": 5}
 _FIGURE = [(c, p) for c in ("affine", "additive") for p in ("reverse", "shuffle", "lu")]
 
 # name -> (model, seeds).  The first six are the figure; then the ancestors at about as many
-# parameters; then levels L at equal L·K = 8, and half the steps K.
+# parameters; then levels L at equal L·K, and half the steps K.
 FACES: Runs = {
     **{f"glow-{c}-{p}": ({**_GLOW, "coupling": c, "permutation": p}, 3) for c, p in _FIGURE},
-    "realnvp": ({"model": "realnvp", "levels": 2, "width": 13, "blocks": 1, "n_bits": 5}, 3),
-    "nice": ({"model": "nice", "couplings": 4, "width": 16, "hidden": 2, "n_bits": 5}, 3),
+    "realnvp": ({**_REALNVP, "width": 13}, 3),
+    "nice": ({**_NICE, "width": 16}, 3),
     "glow-L1-K8": ({**_GLOW, "levels": 1, "depth": 8}, 2),
     "glow-L4-K2": ({**_GLOW, "levels": 4, "depth": 2}, 2),
     "glow-L2-K2": ({**_GLOW, "depth": 2}, 2),
 }  # fmt: skip
 _WIDER = {**_GLOW, "levels": 3, "width": 32, "n_bits": 8}
 CIFAR10: Runs = {
-    f"cifar10-{c}-{p}": ({**_WIDER, "coupling": c, "permutation": p}, 2) for c, p in _FIGURE
-}
+    **{f"cifar10-{c}-{p}": ({**_WIDER, "coupling": c, "permutation": p}, 2) for c, p in _FIGURE},
+    "cifar10-realnvp": ({**_REALNVP, "width": 27, "n_bits": 8}, 2),
+    "cifar10-nice": ({**_NICE, "width": 13, "n_bits": 8}, 2),
+    "cifar10-L1-K12": ({**_WIDER, "levels": 1, "depth": 12}, 2),
+    "cifar10-L2-K6": ({**_WIDER, "levels": 2, "depth": 6}, 2),
+    "cifar10-L4-K3": ({**_WIDER, "levels": 4, "depth": 3}, 2),
+    "cifar10-L3-K2": ({**_WIDER, "depth": 2}, 2),
+}  # fmt: skip
 
 
 def jobs(runs: Runs) -> list[tuple[str, int]]:
