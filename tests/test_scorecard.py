@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 import course
@@ -31,6 +33,16 @@ def test_it_counts_what_was_done():
     assert room.words == "1 of 5 solved, 1 tried"
     assert after.title == f"Ada: 1 of {after.total} exercises solved"
     assert [r.notebook for r in after.rooms] == sorted({e.notebook for e in registry().values()})
+
+
+def test_a_notebook_that_was_left_out_is_not_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setitem(vars(sys.modules["course.progress"]), "FOLDER", tmp_path)
+    for name in ("04_actnorm.ipynb", "08_glow_ivanova.ipynb"):  # renamed, and still the same room
+        (tmp_path / name).touch()
+    assert [r.notebook for r in course.scorecard().rooms] == ["04_actnorm", "08_glow"]
+    check("conv1x1.forward", registry()["conv1x1.forward"].solution)  # tried all the same
+    rooms = [r.notebook for r in course.scorecard().rooms]
+    assert rooms == ["04_actnorm", "05_invertible_1x1_conv", "08_glow"]
 
 
 def test_no_information_by_shape_alone():

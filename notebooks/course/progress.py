@@ -18,6 +18,7 @@ from html import escape
 from pathlib import Path
 
 VARIABLE = "GLOW_COURSE_PROGRESS"
+FOLDER = Path(__file__).parents[1]  # of the notebooks
 
 
 @dataclass
@@ -141,7 +142,7 @@ _open: dict[str, Progress] = {}
 
 def current() -> Progress:
     """The progress in use: that of ``GLOW_COURSE_PROGRESS``, or the file beside the notebooks."""
-    where = os.environ.get(VARIABLE) or str(Path(__file__).parents[1] / ".progress.json")
+    where = os.environ.get(VARIABLE) or str(FOLDER / ".progress.json")
     if where not in _open:
         _open[where] = Progress(None if where == "memory" else Path(where))
     return _open[where]
@@ -186,12 +187,17 @@ class Table:
 
 
 def progress() -> Table:
-    """Every exercise of the course with its state: solved, tried or open."""
+    """Every exercise of the rooms that are here with its state: solved, tried or open."""
     from .exercise import registry
 
-    records = current().records()
+    records, every = current().records(), registry()
+    # A teacher may leave notebooks out; one that was renamed counts once it was tried.
+    rooms = {path.name[:2] for path in FOLDER.glob("*.ipynb")}
+    rooms |= {every[id].notebook[:2] for id in records.keys() & every.keys()}
     rows = []
-    for exercise in registry().values():
+    for exercise in every.values():
+        if exercise.notebook[:2] not in rooms:
+            continue
         record = records.get(exercise.id, Record())
         state = "solved" if record.solved else "tried" if record.attempts else "open"
         rows.append((exercise.notebook, exercise.id, exercise.title, state, record.attempts))
