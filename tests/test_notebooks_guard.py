@@ -188,6 +188,10 @@ WIDGET = {"application/vnd.jupyter.widget-view+json": {"model_id": "ab"}, "text/
         (_display(9, WIDGET), "a widget that nbval cannot compare"),
         (_display(9, WIDGET), "a widget without a static picture"),
         (
+            _display(9, {**WIDGET, "text/plain": "VBox(children=(…"}),
+            "shows code where nothing runs",
+        ),
+        (
             _display(9, {"image/png": "iVBO", "text/plain": "<Figure size 640x480>"}),
             "without alt text",
         ),

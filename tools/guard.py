@@ -213,6 +213,10 @@ def _code(cell: NotebookNode, number: int, image_before: bool):
         and not any("image/png" in o.get("data", {}) for o in cell.outputs)
     ):
         yield "a widget without a static picture in its cell or the code cell before"
+    if any(
+        WIDGET in (d := o.get("data", {})) and "(" in d.get("text/plain", "") for o in cell.outputs
+    ):
+        yield "a widget that shows code where nothing runs; give it a __repr__ in words"
     for output in cell.outputs:
         yield from _output(output, ignored)
 

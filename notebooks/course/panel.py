@@ -1,6 +1,7 @@
 """Two panels for notebook 11: an answer typed and checked, and cards matched, by mouse.
 
-All they do can be done in plain cells too; the panels call the same functions.
+All they do can be done in plain cells too; the panels call the same functions. And a slider for
+notebook 5.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ from .rubric import QUESTIONS, reflect
 
 _WIDE = {"description_width": "9em"}
 _LAYOUT = {"width": "44em"}
+
+
+class Slider(widgets.interactive):
+    """`ipywidgets.interactive`, with words for a page on which nothing runs."""
+
+    def __repr__(self) -> str:
+        return "A slider that redraws the picture; run the cell to use it."
 
 
 class _Panel(widgets.VBox):
