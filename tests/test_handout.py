@@ -1,5 +1,6 @@
 """The zips: the student's has no answers and still judges, the instructor's has them all."""
 
+import csv
 import os
 import re
 import subprocess
@@ -178,6 +179,48 @@ def test_the_table_of_mutants_has_them_all():
     items = registry().values()
     assert len(rows) == sum(len(item.mutants) for item in items) + len(items)
     assert all(item.id in table for item in items)
+
+
+def _handed_in(*cells: tuple[str, str]) -> str:
+    """A notebook of (source, what was said) as a student's file has it."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Mine"), code("1 / 0")])
+    for source, said in cells:
+        cell = code(source)
+        if said:
+            data = {"text/plain": said}
+            cell.outputs = [nbformat.v4.new_output("execute_result", data, execution_count=1)]
+        book.cells.append(cell)
+    return nbformat.v4.writes(book)
+
+
+def test_what_was_handed_in_is_collected_and_not_run(tmp_path, capsys):
+    (ada, other) = (tmp_path / name for name in ("ada", "other"))
+    for folder in (ada, other, ada / ".ipynb_checkpoints"):
+        folder.mkdir()
+    text = _handed_in(
+        ("def f(x): ...\ncheck('lu.matrix', f)", "lu.matrix: Right."),
+        ('check("lu.logdet", f)', "lu.logdet: Wrong. h·w is missing."),
+        ('check("lu.inverse", f)', "lu.inverse: Not done yet. Write its body."),
+        ('open("was run", "w")\ncheck("lu.broken", f)', ""),
+        ('words = r"Якобиан, да"  # yours\nreflect("1", words) if words else 0', "seen"),
+        ('words = "two\nlines"\nreflect("3", words)', ""),
+    )
+    (ada / "06.ipynb").write_text(text, "utf-8")
+    (ada / ".ipynb_checkpoints" / "06.ipynb").write_text(text, "utf-8")
+    (other / "06.ipynb").write_text("{", "utf-8")
+    assert handout.main(["collect", str(tmp_path)]) == 0
+    assert list(csv.reader(capsys.readouterr().out.splitlines(keepends=True))) == [
+        ["file", "exercise", "answer"],
+        ["ada/06.ipynb", "lu.matrix", "Right"],
+        ["ada/06.ipynb", "lu.logdet", "Wrong"],
+        ["ada/06.ipynb", "lu.inverse", "Not done yet"],
+        ["ada/06.ipynb", "lu.broken", "not run"],
+        ["ada/06.ipynb", "question 1", "Якобиан, да"],
+        ["ada/06.ipynb", "question 3", 'words = "two\nlines"\nreflect("3", words)'],
+        ["other/06.ipynb", "", "cannot be read: NotJSONError"],
+    ]
+    assert not list(Path().glob("was run"))
+    assert handout.main(["collect", str(tmp_path / "nobody")]) == 1
 
 
 def test_what_is_sealed_does_not_read_like_its_source():

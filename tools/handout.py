@@ -3,15 +3,18 @@
     python -m tools.handout student      dist/glow-course-student.zip
     python -m tools.handout instructor   dist/glow-course-instructor.zip; runs every notebook
     python -m tools.handout mutants      every wrong answer we expect, with what it is told
+    python -m tools.handout collect FOLDER > answers.csv   what the notebooks handed in say
 
 Equal files give equal zips. In the student's, the exercise modules are sealed (course/sealed.py):
 `check` and `hint` work, `solution` sends to the teacher. In the instructor's, the notebooks are
-filled in, executed, and every check has said "Right.".
+filled in, executed, and every check has said "Right.". To collect runs nothing handed in.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
+import csv
 import re
 import sys
 import zipfile
@@ -23,7 +26,7 @@ import nbformat
 from course.exercise import registry
 from course.sealed import seal
 from tools.guard import WIDGET
-from tools.notebooks import FOLDER, filled, find, inject
+from tools.notebooks import CHECK, FOLDER, filled, find, inject
 
 ROOT = FOLDER.parent
 CONTENTS = (
@@ -41,6 +44,7 @@ CONTENTS = (
     "results",
 )
 FOR_TEACHERS = ("docs/authoring.md", "docs/teaching.md")
+REFLECT = re.compile(r'reflect\(\s*["\'](\d)["\']\s*,\s*words\s*\)')
 NOTE = (
     "> A copy handed out with the course: `make course` and `make verify` work here. Left out: "
     "tests, benchmarks, tools, {}; so the links to them, `make test` and `make bench` do not.\n\n"
@@ -122,6 +126,45 @@ def mutants() -> str:
     return "\n".join(lines)
 
 
+def collect(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """(file, exercise or question, answer) of every notebook in `folder` and below.
+
+    Of an exercise: what `check` last said there, "Right", "Wrong" or "Not done yet", or "not run".
+    Of a question: the words written. All of it as the file has it; nothing is run.
+    """
+    for path in sorted(folder.rglob("*.ipynb")):
+        name = path.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts):  # JupyterLab's checkpoints
+            continue
+        try:
+            book = nbformat.read(path, as_version=4)
+            for cell in book.cells:
+                if cell.cell_type != "code":
+                    continue
+                if match := CHECK.search(cell.source):
+                    texts = (o.get("data", {}).get("text/plain", "") for o in cell.outputs)
+                    said = [t for t in texts if t.startswith(f"{match[1]}: ")]
+                    answer = said[-1][len(match[1]) + 2 :].split(".")[0] if said else "not run"
+                    yield name.as_posix(), match[1], answer
+                elif match := REFLECT.search(cell.source):
+                    yield name.as_posix(), f"question {match[1]}", _words(cell.source)
+        except Exception as error:  # a file can hold anything; the others are still to be read
+            yield name.as_posix(), "", f"cannot be read: {type(error).__name__}"
+
+
+def _words(source: str) -> str:
+    """The text that a cell gives the name `words`; what cannot be read as Python, whole."""
+    try:
+        values = [
+            ast.literal_eval(line.value)
+            for line in ast.parse(source).body
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "words"
+        ]
+    except (SyntaxError, ValueError):
+        return source
+    return str(values[-1]) if values else ""
+
+
 def _holds_answers(path: Path) -> bool:
     return path.parts[1:-1] == ("course", "exercises") and path.name != "__init__.py"
 
@@ -156,9 +199,20 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", choices=("student", "instructor", "mutants"))
-    parser.add_argument("names", nargs="*", help="numbers of notebooks, as 04; all by default")
+    parser.add_argument("what", choices=("student", "instructor", "mutants", "collect"))
+    parser.add_argument(
+        "names", nargs="*", help="numbers of notebooks, as 04; all by default. To collect: folders"
+    )
     options = parser.parse_args(argv)
+    if options.what == "collect":
+        table = csv.writer(sys.stdout, lineterminator="\n")
+        table.writerow(("file", "exercise", "answer"))
+        for folder in map(Path, options.names or ["."]):
+            if not folder.is_dir():
+                print(f"{folder} is no folder", file=sys.stderr)
+                return 1
+            table.writerows(collect(folder))
+        return 0
     if options.what == "mutants":
         print(mutants())
         return 0
