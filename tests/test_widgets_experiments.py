@@ -117,6 +117,22 @@ def test_the_attributes_differ_and_the_slider_stays_when_one_changes(model, imag
     assert panel.picture.value != first
 
 
+def test_a_pictures_words_move_with_the_slider(model, images):
+    vector = [torch.zeros(shape, dtype=torch.float64) for shape in model.latent_shapes]
+    for panel, slider, words in (
+        (TemperaturePanel(model, n=2), "temperature", "2 samples at temperature 0.25"),
+        (WalkPanel(model, images[:1], images[1:2]), "t", "a, the image 25% of the way to b, and b"),
+        (
+            EditPanel(model, images[:2], {"pale_skin": vector}),
+            "strength",
+            "2 images with pale skin added at strength 0.25",
+        ),
+    ):
+        assert panel.words in panel.children and panel.words.value != words
+        getattr(panel, slider).value = 0.25
+        assert panel.words.value == words
+
+
 def test_a_panel_has_words_where_there_is_no_browser(model, images):
     assert "temperature" in repr(TemperaturePanel(model, n=1))
     assert "walk" in repr(WalkPanel(model, images[:1], images[1:2]))

@@ -1,6 +1,7 @@
 """Sliders for notebook 10: a sample's temperature, a walk between faces, an edit's strength.
 
-The notebook shows the same as still strips; the panels only let one stop in between.
+The notebook shows the same as still strips; the panels only let one stop in between. Under each
+picture stand its words, since ipywidgets gives an image no alt text.
 """
 
 from __future__ import annotations
@@ -54,10 +55,10 @@ class TemperaturePanel(widgets.VBox):
         like = next(model.parameters())
         self._noise = torch.randn(n, model.dims, generator=noise, dtype=like.dtype)
         self.temperature = _slider("temperature", 0.7, 0.0, 1.2, 0.05)
-        self.picture = widgets.Image(format="png")
+        self.picture, self.words = widgets.Image(format="png"), widgets.Label()
         self.temperature.observe(self._draw, "value")
         self._draw()
-        super().__init__([self.temperature, self.picture])
+        super().__init__([self.temperature, self.picture, self.words])
 
     def at(self, temperature: float) -> torch.Tensor:
         """The panel's own draws at a temperature, as integer images."""
@@ -68,6 +69,7 @@ class TemperaturePanel(widgets.VBox):
     def _draw(self, _change: object = None) -> None:
         pictures = self.at(self.temperature.value)
         self.picture.value = png(pictures, len(pictures))
+        self.words.value = f"{len(pictures)} samples at temperature {self.temperature.value:g}"
 
     def __repr__(self) -> str:
         return "A slider for the temperature of samples; run the cell to use it."
@@ -85,10 +87,10 @@ class WalkPanel(widgets.VBox):
         self._ends = latent.encode(model, a), latent.encode(model, b)
         self._a, self._b = self._at(0.0), self._at(1.0)
         self.t = _slider("from a to b", 0.5, 0.0, 1.0, 0.05)
-        self.picture = widgets.Image(format="png")
+        self.picture, self.words = widgets.Image(format="png"), widgets.Label()
         self.t.observe(self._draw, "value")
         self._draw()
-        super().__init__([self.t, self.picture])
+        super().__init__([self.t, self.picture, self.words])
 
     def _at(self, t: float) -> torch.Tensor:
         moved = [p + t * (q - p) for p, q in zip(*self._ends, strict=True)]
@@ -97,6 +99,7 @@ class WalkPanel(widgets.VBox):
     def _draw(self, _change: object = None) -> None:
         rows = torch.stack([self._a, self._at(self.t.value), self._b], 1)
         self.picture.value = png(rows.flatten(0, 1), 3)
+        self.words.value = f"a, the image {self.t.value:.0%} of the way to b, and b"
 
     def __repr__(self) -> str:
         return "A slider for the walk between two images; run the cell to use it."
@@ -120,17 +123,19 @@ class EditPanel(widgets.VBox):
             style=_STYLE,
         )
         self.strength = _slider("strength", 0.0, -1.5, 1.5, 0.25)
-        self.picture = widgets.Image(format="png")
+        self.picture, self.words = widgets.Image(format="png"), widgets.Label()
         self.attribute.observe(self._draw, "value")
         self.strength.observe(self._draw, "value")
         self._draw()
-        super().__init__([self.attribute, self.strength, self.picture])
+        super().__init__([self.attribute, self.strength, self.picture, self.words])
 
     def _draw(self, _change: object = None) -> None:
         vector, s = self.vectors[self.attribute.value], self.strength.value
         moved = [z + s * v for z, v in zip(self._latents, vector, strict=True)]
         pictures, _exploded = latent.decode(self.model, moved)
         self.picture.value = png(pictures, len(pictures))
+        name = self.attribute.label
+        self.words.value = f"{len(pictures)} images with {name} added at strength {s:g}"
 
     def __repr__(self) -> str:
         return "A slider for the strength of an attribute; run the cell to use it."
