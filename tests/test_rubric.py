@@ -295,6 +295,7 @@ def test_terse_prose_is_no_list(question: str, text: str) -> None:
         ("3", "The deck says that U is lower triangular, which is a slip.", ""),
         ("3", "It costs O(c^3), not O(c).", ""),  # neither: what is set aside is not stated
         ("3", "W is kept as P·L·(U + diag(s)).", "LU"),
+        ("3", "They keep W as P L (U + diag(s)).", "LU"),
         ("3", "Раскладывают W на множители P, L и U.", "LU"),
         ("1", "The log-determinant is log|det J|.", "log, absolute"),
         ("1", "Это логарифм |det J_f(x)|.", "log, absolute"),

@@ -211,7 +211,7 @@ CONCEPTS: dict[str, tuple[Concept, ...]] = {
     "3": (
         Concept(
             "LU factorisation",
-            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bp,\s*l,?\s*(?:and|и)\s*u\b|\bп?лу\b|(?:permutation|перестанов)[^.;]{1,60}(?:lower|нижн)[^.;]{1,60}(?:upper|верхн)", r"factor|decompos|product of|произведение|=|paramet|written|write|stor|\bkept\b|\bform\b|хран|разлож|запис|представ|факториз|разлага|расклад"),
+            (r"\bplu?\b|\blu\b|LU-|p\s*[*·]?\s*l\s*[*·]?\s*\(?\s*u|\bp,\s*l,?\s*(?:and|и)\s*u\b|\bп?лу\b|(?:permutation|перестанов)[^.;]{1,60}(?:lower|нижн)[^.;]{1,60}(?:upper|верхн)", r"factor|decompos|product of|произведение|=|paramet|written|write|stor|\bke(?:ep|eps|pt)\b|\bform\b|хран|разлож|запис|представ|факториз|разлага|расклад"),
             (
                 r"(?:qr|svd|cholesky|singular value|сингулярн\w+)[- ](?:decompos|factor|разлож)",
                 r"^(?!.*\blu\b).*(?:factor|decompos|разлож|расклад)\w*[^.,;]*\b(?:qr|svd|cholesky)\b",
