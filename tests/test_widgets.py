@@ -125,6 +125,11 @@ def test_each_card_is_offered_once_in_its_column():
         assert names == [c.name for c in deck().values() if c.name[0] == "FID"[k]]
 
 
+def test_each_list_has_a_name_to_be_read_out():
+    names = [field.description for lists in MatchingPanel().choices.values() for field in lists]
+    assert "inverse of actnorm" in names and len(set(names)) == len(names) == 15
+
+
 def test_only_one_match_is_right():
     """Of all rows of the deck exactly one passes for each layer."""
     functions, inverses, logdets = ([n for n in deck() if n[0] == k] for k in "FID")

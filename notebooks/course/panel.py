@@ -1,4 +1,4 @@
-"""Two panels for notebook 11: an answer typed and checked, and cards matched, by mouse.
+"""Two panels for notebook 11: an answer typed and checked, and cards matched, from lists.
 
 All they do can be done in plain cells too; the panels call the same functions. And a slider for
 notebook 5.
@@ -120,7 +120,10 @@ class MatchingPanel(_Panel):
         self.choices = {
             layer: tuple(
                 widgets.Dropdown(
-                    options=cards[part], layout={"width": "15em"}, tooltip=f"{part} of {layer}"
+                    options=cards[part],
+                    layout={"width": "15em"},
+                    description=f"{part} of {layer}",  # read out; a tooltip is not
+                    style={"description_width": "0"},
                 )
                 for part in PARTS
             )
