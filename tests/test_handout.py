@@ -204,6 +204,7 @@ def test_what_was_handed_in_is_collected_and_not_run(tmp_path, capsys):
         ('open("was run", "w")\ncheck("lu.broken", f)', ""),
         ('words = r"Якобиан, да"  # yours\nreflect("1", words) if words else 0', "seen"),
         ('words = "two\nlines"\nreflect("3", words)', ""),
+        ("words = '=HYPERLINK(1)'\nreflect(\"2\", words)", ""),
     )
     (ada / "06.ipynb").write_text(text, "utf-8")
     (ada / ".ipynb_checkpoints" / "06.ipynb").write_text(text, "utf-8")
@@ -217,6 +218,7 @@ def test_what_was_handed_in_is_collected_and_not_run(tmp_path, capsys):
         ["ada/06.ipynb", "lu.broken", "not run"],
         ["ada/06.ipynb", "question 1", "Якобиан, да"],
         ["ada/06.ipynb", "question 3", 'words = "two\nlines"\nreflect("3", words)'],
+        ["ada/06.ipynb", "question 2", "'=HYPERLINK(1)"],
         ["other/06.ipynb", "", "cannot be read: NotJSONError"],
     ]
     assert not list(Path().glob("was run"))

@@ -211,7 +211,10 @@ def main(argv: list[str] | None = None) -> int:
             if not folder.is_dir():
                 print(f"{folder} is no folder", file=sys.stderr)
                 return 1
-            table.writerows(collect(folder))
+            for row in collect(folder):  # a spreadsheet would compute what begins as a formula
+                table.writerow(
+                    "'" * field.startswith(("=", "+", "-", "@")) + field for field in row
+                )
         return 0
     if options.what == "mutants":
         print(mutants())
