@@ -9,6 +9,7 @@ folder that GLOW_SCREENSHOTS names.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -149,13 +150,25 @@ def _answers(url: str) -> bool:
         return False
 
 
+def _contents(address: str, notebook: str, new: Any = None) -> dict[str, Any]:
+    """What the server has of a notebook; before it, `new` is put there."""
+    request = urllib.request.Request(f"{address}/api/contents/{notebook}.ipynb?token={TOKEN}")
+    if new is not None:
+        request.method, request.data = "PUT", json.dumps(new).encode()
+        urllib.request.urlopen(request, timeout=PATIENCE).close()
+        return _contents(address, notebook)
+    with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+        return json.load(answer)
+
+
 class Page:
     """One notebook, open in JupyterLab."""
 
     def __init__(self, driver: Chrome, address: str, notebook: str) -> None:
         self.driver = driver
+        driver.get_log("browser")  # what pages before had to say is gone
         driver.get(f"{address}/lab/tree/{notebook}.ipynb?token={TOKEN}&reset")
-        count = len(nbformat.read(FOLDER / f"{notebook}.ipynb", as_version=4).cells)
+        count = len(_contents(address, notebook)["content"]["cells"])
         # JupyterLab draws cells bit by bit, and starts the kernel meanwhile.
         self.wait(lambda: len(self.all(".jp-Notebook-cell")) == count, "cells are missing")
         self.wait(
@@ -315,3 +328,40 @@ def test_question_1_is_answered_wrong_and_right(driver, address):
     page.shot("11-question-1-right")
     page.cell("scorecard()")
     page.shot("11-scorecard")
+
+
+SLIDERS = """
+import course, glowlite, torch
+from course.sliders import EditPanel, TemperaturePanel, WalkPanel
+from glowlite.data import make_faces
+from glowlite.evaluate import to_tensor
+
+images = to_tensor(make_faces(32, 16)[0])
+model = glowlite.Glow(shape=(3, 16, 16), levels=1, depth=1, width=4, n_bits=5)
+model.initialize(images)
+vector = [torch.full(shape, 0.5) for shape in model.latent_shapes]
+display(TemperaturePanel(model, n=2))
+display(WalkPanel(model, images[:1], images[1:2]))
+display(EditPanel(model, images[:2], {"smiling": vector}))
+"""
+
+
+def test_the_sliders_of_notebook_10_move_by_keyboard_and_say_what_they_show(driver, address):
+    """On a small model: notebook 10 itself takes minutes, and files that are not beside it."""
+    book = nbformat.read(FOLDER / "10_experiments.ipynb", as_version=4)
+    book.cells = [nbformat.v4.new_code_cell(SLIDERS.strip())]
+    _contents(address, "sliders", {"type": "notebook", "content": book})
+    page = Page(driver, address, "sliders")
+    page.run_all()
+    (cell,) = page.all(".jp-CodeCell")
+    page.wait(lambda: len(page.all(".noUi-handle", cell)) == 3, "three sliders are wanted")
+    for k, words in enumerate(("samples at temperature 0.75", "55% of the way", "strength 0.25")):
+        handle = page.all(".noUi-handle", cell)[k]
+        page.show(handle)
+        handle.send_keys(Keys.ARROW_RIGHT)
+        page.wait(lambda: words in cell.text, f"the picture's words are not {words}")  # noqa: B023
+    shown = "return [...document.images].filter(e => e.naturalWidth > 0).length"
+    page.wait(lambda: driver.execute_script(shown) == 3, "three pictures are wanted")
+    page.shot("10-sliders")
+    errors = [e["message"] for e in driver.get_log("browser") if e["level"] == "SEVERE"]
+    assert errors == []
