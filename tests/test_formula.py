@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course import _formula_layers
+from course import _formula_layers, _formula_mistakes
 from course.formula import LAYERS, Grade, grade
 
 RIGHT = {
@@ -174,6 +174,7 @@ WRONG = [
     ("actnorm", "h w log|sum(s)|", "log_of_sum", "sum of the logs"),
     ("actnorm", "h w log(sum|s|)", "log_of_sum", "sum of the logs"),
     ("actnorm", "h w mean(log|s|)", "mean", "mean"),
+    ("actnorm", "h w mean(log2|s|)", "base", "mean over the channels"),
     ("actnorm", "h w sum|s|", "log", "logarithm is missing"),
     ("actnorm", "h w prod(s)", "log", "determinant itself"),
     ("actnorm", "-h w sum(log|s|)", "sign", "sign"),
@@ -419,7 +420,7 @@ def test_html_escapes_what_was_typed() -> None:
 def test_points_separate(layer: str) -> None:
     """No named wrong formula comes near the target at every point."""
     target = [p.target for p in _formula_layers.points(layer)]
-    rows, reasons = _formula_layers.wrong_formulas(layer)
+    rows, reasons = _formula_mistakes.wrong_formulas(layer)
     assert len(rows) == len(reasons) > 0
     near = abs(rows - target) < 1e-3
     assert not near.all(axis=1).any()

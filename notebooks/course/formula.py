@@ -18,7 +18,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from ._formula_layers import LAYERS, Mistake, agree, diagnose, index_names, points, values
+from ._formula_layers import LAYERS, Mistake, agree, index_names, points, values
+from ._formula_mistakes import diagnose
 from ._formula_parse import Empty, parse, split_equation, symbols, tokenize
 from ._formula_words import Unreadable, premises_and_formula, unescape, without_comment
 
