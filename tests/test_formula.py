@@ -108,6 +108,7 @@ log(abs(det(J)))
 \log\left|\det\left(\frac{\partial z}{\partial x}\right)\right|
 log|det ∂z/∂x|
 log|det ∂f(x)/∂x|
+log|det(dz)/(dx)|
 \log|\det \frac{\partial f_\theta(x)}{\partial x^T}|
 log|det J_f(x)|
 -log|det dx/dz|
@@ -232,6 +233,7 @@ WRONG = [
     ("flow", "Σ_i log|det dh_{i-1}/dh_i|", "sign", "sign"),
     ("flow", "h w log|det W|", "symbol", "one layer"),
     ("flow", "log|det dz/dz|", "index", "itself"),
+    ("flow", r"\log|\det\frac{dz}{2}|", "unreadable", "stands alone"),
     ("flow", "Σ_i Σ_i log|det J_i|", "sum", "run over i"),
     ("flow", "Σ Σ_i log|det J_i|", "sum", "run over i"),
     ("flow", r"\sum_{i=1}^{K} \sum_{i=1}^{K} \log|\det dh_i/dh_{i-1}|", "sum", "run over i"),

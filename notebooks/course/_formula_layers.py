@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from ._formula_parse import PARTIAL
+from ._formula_words import Unreadable
 
 COUNTS = frozenset("KNMLT")  # letters for how many maps there are
 STEPS = 3  # the flow at our points is h₀ = x → h₁ → h₂ → h₃ = z
@@ -230,6 +231,9 @@ class Evaluator:
             raise Mistake("index", "the derivative of a thing by itself is 1; check the indices.")
         return self.jacobian(*places)
 
+    def differential(self, variable: str, index: tuple) -> np.ndarray:
+        raise Unreadable(f"A derivative needs two d, as dz/dx has; your d {variable} stands alone.")
+
     def bars(self, inner: tuple) -> np.ndarray:
         value = self(inner)
         if value.ndim == 2:
@@ -431,7 +435,7 @@ class Evaluator:
 NODES = {
     "num": "num", "sym": "symbol", "neg": "neg", "call": "call", "bars": "bars", "+": "add",
     "-": "subtract", "*": "multiply", "/": "divide", "^": "power", "T": "transposed",
-    "p": "density", "deriv": "derivative", "over": "over",
+    "p": "density", "deriv": "derivative", "d": "differential", "over": "over",
 }  # fmt: skip
 
 

@@ -170,6 +170,8 @@ def _refuse_false(layer: str, left: list, right: list, message: str) -> None:
         return
     try:
         ours, _ = values(layer, a)
+    except Unreadable:
+        return
     except Mistake as mistake:
         # |dy/dx| = … writes the determinant, and D = … gives the whole a name.
         if mistake.name == "det" or a[0] == "sym" and a[1] not in "xyzstbW":
