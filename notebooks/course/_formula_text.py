@@ -45,7 +45,7 @@ REWRITES = tuple(
     (pattern if isinstance(pattern, re.Pattern) else re.compile(pattern), instead)
     for pattern, instead in (
         # -- LaTeX's wrappers, spaces and brackets ------------------------------------------
-        *[(UNWRAP, r" \1 ")] * 3,  # they may be nested, as in \mathbf{\mathrm{W}}
+        (UNWRAP, r" \1 "),
         # A row of an aligned block goes on where the last one ended.
         (r"\\\\\s*(?=&?\s*[=+-])|(?<!\\)&(?=\s*[=+-])|(?<==)\s*&", " "),
         (r"\\\|", " norm "),
@@ -80,14 +80,13 @@ REWRITES = tuple(
         (r"\bzeros(?:_like)?\s*\((?:[^()]|\([^()]*\))*\)", " 0 "),
         (r"\bfor\s+([ijk])\s+in\s+range\s*\(\s*[cC]\s*\)", " "),
         (r"\breduce_(?=sum|mean|prod)", ""),
-        (r"(?i)\babsolute value\b", "absolute"),
-        (r"(?i)\babsolute of (?:the )?", "absolute "),
+        (r"(?i)\babsolute(?: value)?(?: of)?(?: the)?\b", "absolute"),
         (r"(?i)\b(?:матриц\w+ якоби|jacobian matrix)\b", " J "),
         (r"\blog_?p_?([xz])\b", r"log p(\1)"),
         (r"(?i)\b(sum|сумма)\s+(?:over|по)\s+(?:all |the |всем )*(?:channels|каналам)\b", r"\1 "),
         (r"(?i)\b(sum|сумма)\s+(?:over|по)\s+(?:all\s+|всем\s+)?([ijkcn])\b", r"\1_\2 "),
-        (r"(?i)\b(sum|log|logarithm|abs|det|determinant|product|mean)\s+of\s+(?:the\s+)?", r"\1 "),
         (r"(?i)(?<=_[ijkcn]) +(?:of|от)\b", " "),
+        (r"(?i)\b(sum|log|logarithm|abs|det|determinant|product|mean)\s+of\s+(?:the\s+)?", r"\1 "),
         # Beside a capital H a capital W is the width, even where W is a matrix as well.
         (rf"{ALONE}(?:H{TIMES}W|W{TIMES}H){END}", " h w "),
         (r"(?i)(?<=\b[hw]) +x +(?=[hwlsΣ∑\\(])", " * "),  # h x w x log|det W|
@@ -98,10 +97,9 @@ REWRITES = tuple(
         (rf"{ALONE}N\s*\(\s*z\s*[;|,][^()]*\)", " p(z) "),  # the standard normal N(z; 0, I)
         (r"\b[xyz]\s*\.\s*(?:shape\s*\[|size\s*\()\s*(-?\d|2:)\s*[\])]", _side),
         # log_s, log_det, log_p, log_prob are one name in code; "_" is a subscript elsewhere.
-        (r"\blog_abs_det\b", "logabsdet"),
         (r"\blog_?abs_?s\b", "(log abs s)"),
         (r"\blog_?(?:s|scale)\b", "(log s)"),
-        (r"\blog_(?=(?:det|p|prob|abs)\b)", "log "),
+        (r"(?<![A-Za-z])(log|abs)_(?=(?:abs|det|p|prob)(?![A-Za-z]))", r"\1 "),
         (r"\blog ?_?prob\b", "log p"),
         (r"\blog_\{? ?e\b ?\}?", "ln "),
     )
