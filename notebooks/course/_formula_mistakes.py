@@ -11,8 +11,9 @@ from itertools import product
 
 import numpy as np
 
-from ._formula_layers import points, values
+from ._formula_layers import points
 from ._formula_parse import parse, tokenize
+from ._formula_values import values
 
 Found = tuple[np.ndarray, str, str]  # values at the points, short name, reason
 

@@ -606,15 +606,26 @@ class _Parser:
         return ("num", value) if kind == "num" else ("sym", str(value), ())
 
 
-def symbols(tree: object) -> set[str]:
-    """Every symbol a tree uses, "deriv" and "p" among them."""
-    if not isinstance(tree, tuple) or not tree:
-        return set()
-    if tree[0] == "sym":
-        return {tree[1]}
-    if tree[0] == "deriv":
-        return {"deriv"}
-    if tree[0] == "p":
-        return {f"p({tree[1]})"}
-    # The indices of a sum are names, not trees.
-    return set().union(*map(symbols, tree[3 if tree[0] == "over" else 1 :]))
+def nodes(tree: tuple) -> Iterator[tuple]:
+    """A tree's nodes, itself first."""
+    yield tree
+    start = {"num": 2, "sym": 3, "p": 2, "deriv": 3, "d": 3, "call": 2, "over": 3}.get(tree[0], 1)
+    for part in filter(None, tree[start:]):
+        yield from nodes(part)
+
+
+def symbols(tree: tuple) -> set[str]:
+    """Every symbol a tree uses, "deriv" and "p(x)" among them."""
+    found = {"sym": "{1}", "p": "p({1})", "deriv": "deriv"}
+    return {found[node[0]].format(*node) for node in nodes(tree) if node[0] in found}
+
+
+def index_names(tree: tuple) -> set[str]:
+    """Index letters used anywhere below."""
+    found: set[object] = set()
+    for node in nodes(tree):
+        if node[0] == "sym":
+            found.update(node[2])
+        elif node[0] == "deriv":
+            found.update({*node[1][1], *node[2][1]} - {"θ", "K"})
+    return {name for name in found if isinstance(name, str)} - {"+", "-"}

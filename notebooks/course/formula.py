@@ -18,9 +18,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from ._formula_layers import LAYERS, Mistake, agree, index_names, points, values
+from ._formula_layers import LAYERS, Mistake, points
 from ._formula_mistakes import diagnose
-from ._formula_parse import Empty, parse, split_equation, symbols, tokenize
+from ._formula_parse import Empty, index_names, nodes, parse, split_equation, symbols, tokenize
+from ._formula_values import agree, values
 from ._formula_words import Unreadable, premises_and_formula, unescape, without_comment
 
 __all__ = ["Grade", "grade", "LAYERS"]
@@ -261,7 +262,9 @@ def _refuse_restating(layer: str, tree: tuple) -> None:
         raise Mistake(
             "restates", "true for any layer; now put in this layer's own Jacobian, its parameters."
         )
-    if layer == "lu" and used & {"W", "P", "L", "U"} and takes_determinant(tree):
+    # diag(U + diag(s)) takes no determinant, it only reads off what is there.
+    determinant = any(node[:2] == ("call", "det") for node in nodes(tree))
+    if layer == "lu" and used & {"W", "P", "L", "U"} and determinant:
         raise Mistake(
             "restates",
             "true, but it still takes a determinant of a c × c matrix. Write it with s alone.",
@@ -276,13 +279,6 @@ def _put_in_one() -> Mistake:
 
 def _only_shifts() -> Mistake:
     return Mistake("zero", "additive coupling only shifts; what does a shift do to a volume?")
-
-
-def takes_determinant(tree: object) -> bool:
-    """Whether det stands anywhere in a tree; diag(U + diag(s)) only reads off what is there."""
-    if not isinstance(tree, tuple):
-        return False
-    return tree[:2] == ("call", "det") or any(map(takes_determinant, tree))
 
 
 def _right(layer: str, what: str) -> Grade:
