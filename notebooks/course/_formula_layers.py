@@ -28,10 +28,14 @@ class Point:
     """One place where formulas are compared."""
 
     symbols: dict[str, np.ndarray]
-    target: float
+    right: tuple[float, ...]  # what is asked for, and what is right as well
     words: str  # how a message names this place
     steps: list[np.ndarray] = field(default_factory=list)  # Jacobians dh_i/dh_{i−1}
     log_p: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def target(self) -> float:
+        return self.right[0]
 
 
 def _matrix(rng: np.random.Generator, c: int, det: float) -> np.ndarray:
@@ -56,7 +60,7 @@ SCALES = (
 
 @lru_cache
 def points(layer: str) -> tuple[Point, ...]:
-    """the points of one layer, always the same."""
+    """The points of one layer, always the same."""
     rng = np.random.default_rng(20180709)
     made = []
     for (h, w, c), det, scale in zip(SIZES, DETERMINANTS, SCALES, strict=True):
@@ -70,7 +74,7 @@ def points(layer: str) -> tuple[Point, ...]:
             made.append(
                 Point(
                     {"π": np.array(np.pi), "J": steps[2] @ steps[1] @ steps[0]},
-                    total,
+                    (total, log_p_z + total),
                     f"det dz/dx = {det:g}",
                     steps,
                     {"z": log_p_z, "x": log_p_z + total},
@@ -79,7 +83,7 @@ def points(layer: str) -> tuple[Point, ...]:
             continue
         if layer == "actnorm":
             symbols = {"s": s, "b": rng.normal(size=c), "J": np.kron(np.eye(h * w), np.diag(s))}
-            target = h * w * np.log(np.abs(s)).sum()
+            right = (h * w * np.log(np.abs(s)).sum(),)
             words = f"h = {h}, w = {w}, s = ({', '.join(f'{v:g}' for v in scale)})"
         elif layer == "conv1x1":
             matrix = _matrix(rng, c, det)
@@ -89,7 +93,7 @@ def points(layer: str) -> tuple[Point, ...]:
                 "λ": np.linalg.eigvals(matrix),
                 "σ": np.linalg.svd(matrix, compute_uv=False),
             }
-            target = h * w * np.log(abs(det))
+            right = (h * w * np.log(abs(det)),)
             words = f"h = {h}, w = {w}, det W = {det:g}"
         elif layer == "lu":
             p = np.eye(c)[np.r_[1:c, 0]]
@@ -98,7 +102,8 @@ def points(layer: str) -> tuple[Point, ...]:
             matrix = p @ lower @ (upper + np.diag(s))
             symbols = {"P": p, "L": lower, "U": upper, "s": s, "W": matrix}
             symbols["J"] = np.kron(np.eye(h * w), matrix)
-            target = np.log(np.abs(s)).sum()
+            total = np.log(np.abs(s)).sum()
+            right = (total, h * w * total)
             words = f"s = ({', '.join(f'{v:g}' for v in scale)})"
         else:
             # s has one value per pixel and channel of the first half: h·w·c/2 of them.
@@ -110,8 +115,8 @@ def points(layer: str) -> tuple[Point, ...]:
             jacobian[:n, n:] = rng.normal(size=(n, n))
             symbols = {"s": s, "t": rng.normal(size=n), "J": jacobian}
             sizes["c"] = 2 * c
-            target = np.log(s).sum()
+            right = (np.log(s).sum(),)
             words = f"h = {h}, w = {w}, c = {2 * c}"
         symbols |= {k: np.array(float(v)) for k, v in sizes.items()}
-        made.append(Point(symbols, float(target), words))
+        made.append(Point(symbols, right, words))
     return tuple(made)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ._formula_layers import points
 from ._formula_parse import parse, tokenize
-from ._formula_values import values
+from ._formula_values import agree, values
 
 Found = tuple[np.ndarray, str, str]  # values at the points, short name, reason
 
@@ -171,12 +171,12 @@ def wrong_formulas(layer: str) -> tuple[np.ndarray, list[tuple[str, str]]]:
     found += _found(layer, OTHERS.get(layer, ()))
     rows = np.array([row for row, _, _ in found])
     # Two mistakes may cancel (½ of a square): what is right after all is not in the list.
-    wrong = ~np.isclose(rows, [p.target for p in points(layer)], rtol=1e-9).all(axis=1)
+    wrong = ~agree(rows, [p.target for p in points(layer)])
     return rows[wrong], [item[1:] for item, keep in zip(found, wrong, strict=True) if keep]
 
 
-def diagnose(layer: str, got: list[np.ndarray]) -> tuple[str, str] | None:
+def diagnose(layer: str, got: np.ndarray) -> tuple[str, str] | None:
     """(short name, reason) of the simplest wrong formula with these values, or None."""
     rows, reasons = wrong_formulas(layer)
-    same = np.isclose(rows, np.array(got, float), rtol=1e-9, atol=1e-9, equal_nan=True).all(axis=1)
+    same = agree(rows, got)
     return reasons[int(same.argmax())] if same.any() else None

@@ -26,10 +26,6 @@ MAX_TOKENS = 300
 MAX_DEPTH = 30
 
 
-class Empty(Unreadable):
-    """There is no text at all."""
-
-
 Token = tuple[str, object]  # ("num", 2.0) | ("name", "h") | ("fn", "log") | ("op", "*")
 
 CYRILLIC_TWINS = str.maketrans("схрСКТНІ", "cxpCKTHI")  # look the same, typed by accident
@@ -134,8 +130,6 @@ def tokenize(text: str) -> list[Token]:
             f"The text has {len(text):,} characters; a formula here has at most {MAX_CHARS}."
         )
     text = plain(text)
-    if not text:
-        raise Empty("The answer is empty.")
     tokens: list[Token] = []
     place = 0
     while place < len(text):

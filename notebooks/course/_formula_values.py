@@ -373,9 +373,6 @@ def values(layer: str, tree: tuple) -> tuple[list[np.ndarray], bool]:
     return out, single
 
 
-def agree(ours: list[np.ndarray], theirs: list[np.ndarray]) -> bool:
+def agree(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     """Equal at every point to rounding; undefined only where the other one is."""
-    return all(
-        a.ndim == b.ndim == 0 and bool(np.isclose(a, b, rtol=1e-9, atol=1e-9, equal_nan=True))
-        for a, b in zip(ours, theirs, strict=True)
-    )
+    return np.isclose(ours, theirs, rtol=1e-9, atol=1e-9, equal_nan=True).all(axis=-1)

@@ -20,19 +20,25 @@ import numpy as np
 
 from ._formula_layers import LAYERS, Mistake, points
 from ._formula_mistakes import diagnose
-from ._formula_parse import Empty, index_names, nodes, parse, split_equation, symbols, tokenize
+from ._formula_parse import index_names, nodes, parse, split_equation, symbols, tokenize
 from ._formula_values import agree, values
 from ._formula_words import Unreadable, premises_and_formula, unescape, without_comment
 
 __all__ = ["Grade", "grade", "LAYERS"]
 
-PRAISE = {
-    "flow": "log|det dz/dx|, the log of the change of volume",
-    "actnorm": "h·w·Σ log|s|, one log|s| per channel at each of the h·w pixels",
-    "conv1x1": "h·w·log|det W|, the same W at each of the h·w pixels",
-    "lu": "log|det W| = Σ log|s|, as on the LU slide; the layer's own log-det is h·w times this",
-    "affine_coupling": "Σ log|s| over every pixel and channel of the half that is scaled",
-    "additive_coupling": "0, because s = 1: a shift changes no volume",
+PRAISE = {  # what is asked for, and what is right as well
+    "flow": (
+        "log|det dz/dx|, the log of the change of volume",
+        "log p(x) = log p(z) + log|det dz/dx|, the whole log-likelihood",
+    ),
+    "actnorm": ("h·w·Σ log|s|, one log|s| per channel at each of the h·w pixels",),
+    "conv1x1": ("h·w·log|det W|, the same W at each of the h·w pixels",),
+    "lu": (
+        "log|det W| = Σ log|s|, as on the LU slide; the layer's own log-det is h·w times this",
+        "h·w·Σ log|s|, the whole layer's; the slide's log|det W| has no h·w",
+    ),
+    "affine_coupling": ("Σ log|s| over every pixel and channel of the half that is scaled",),
+    "additive_coupling": ("0, because s = 1: a shift changes no volume",),
 }
 
 NOTATION = {
@@ -44,6 +50,7 @@ NOTATION = {
     "additive_coupling": "s, t",
 }
 
+NO_BARS = "you forgot |·|"
 OVER_PIXELS = re.compile(r"\b(?:over|по)\b.*(?:pixel|position|пиксел|позици)", re.IGNORECASE)
 
 
@@ -101,46 +108,42 @@ def grade(layer: str, text: str) -> Grade:
 def _grade(layer: str, text: str) -> Grade:
     try:
         premises, formula = premises_and_formula(text)
-        parts = split_equation(tokenize(formula))
-        if any(not part for part in parts):
+        tokens = tokenize(formula)
+        if not tokens:
+            raise Unreadable(
+                f"The answer is empty. Write it with {NOTATION[layer]}; "
+                "log, det, |·| and sum are understood."
+            )
+        parts = split_equation(tokens)
+        if not all(parts):
             raise Unreadable("One side of the “=” is empty.")
         if len(parts) > 1 and _is_label(layer, parts[-1]):
             parts = [parts[-1], *parts[:-1]]  # "… = log p(x)"
-        first = _both_readings(layer, parts[-1])
-        if not first:
-            return first
+        praise = _both_readings(layer, parts[-1])
         for part in parts[1:-1]:  # a chain a = b = c: every link must hold
-            middle = _both_readings(layer, part, allow_restating=True)
-            if not middle:
-                return middle
+            _both_readings(layer, part, allow_restating=True)
         if len(parts) > 1:
             unequal = "the two sides of your “=” are not equal. Check the left one."
             _refuse_false(layer, parts[0], parts[1], unequal)
         for premise in premises:
             _check_premise(layer, premise)
-        return first
+        return Grade(layer, True, f"Right: {praise}.")
     except Mistake as mistake:
         return Grade(layer, False, f"Not yet: {mistake}", mistake.name)
     except Unreadable as why:
-        if isinstance(why, Empty):
-            why = f"{why} Write it with {NOTATION[layer]}; log, det, |·| and sum are understood."
         return Grade(layer, False, f"Not yet: {why}", "unreadable")
 
 
-def _both_readings(layer: str, tokens: list, allow_restating: bool = False) -> Grade:
+def _both_readings(layer: str, tokens: list, allow_restating: bool = False) -> str:
     """`log (a)^2` may mean log(a²) or (log a)²: right if either is."""
-    verdict = None
+    first = None
     for power_inside in (True, False):
-        tree = parse(tokens, power_inside)
         try:
-            attempt = _judge(layer, tree, allow_restating)
+            return _judge(layer, parse(tokens, power_inside), allow_restating)
         except Mistake as mistake:
-            attempt = Grade(layer, False, f"Not yet: {mistake}", mistake.name)
-        if attempt:
-            return attempt
-        if verdict is None or verdict.mistake == "other":
-            verdict = attempt
-    return verdict
+            if first is None or first.name == "other":
+                first = mistake
+    raise first
 
 
 def _is_label(layer: str, tokens: list) -> bool:
@@ -184,13 +187,48 @@ def _refuse_false(layer: str, left: list, right: list, message: str) -> None:
             raise Mistake("equation", message)
 
 
-def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
-    used = symbols(tree)
+def _judge(layer: str, tree: tuple, allow_restating: bool) -> str:
+    """What is right about a formula; Mistake says what is not."""
     here = points(layer)
-    target = [np.array(p.target) for p in here]
-    got, single_step = values(layer, tree)
+    found, single_step = values(layer, tree)
+    got = _numbers(layer, tree, found)
+    if layer == "flow" and "p(x)" in symbols(tree):
+        raise Mistake("circular", "p(x) is what we want to find; write it with p(z) and dz/dx.")
+    for praise, right in zip(
+        PRAISE[layer], zip(*(p.right for p in here), strict=True), strict=True
+    ):
+        if agree(got, right):
+            if not allow_restating:
+                _refuse_restating(layer, tree)
+            return praise
+    if single_step and agree(got, [np.log(np.abs(np.linalg.det(p.steps[1]))) for p in here]):
+        raise Mistake("sum", "the right idea, for one step. The flow has K of them: sum.")
+    name, why = diagnose(layer, got) or ("", "")
+    target = np.array([p.target for p in here])
+    nan = np.isnan(got)
+    if not name and layer == "additive_coupling":
+        raise _only_shifts()
+    if not name and nan.any():
+        bars = not nan.all() and agree(np.where(nan, target, got), target)
+        name, why = ("abs", NO_BARS) if bars else ("undefined", "your formula is not a number")
+    if name:
+        words = here[int(nan.argmax())].words.replace("-", "−")
+        where = f": at {words} your formula is undefined" if nan.any() else ""
+        raise Mistake(name, f"{why}{where}.")
+    place = int(np.abs(got - target).argmax())
+    ours, theirs = got[place], target[place]
+    digits = 4 if f"{ours:.4g}" != f"{theirs:.4g}" else 10
+    raise Mistake(
+        "other",
+        f"at {here[place].words} your formula gives {ours:.{digits}g}; "
+        f"the log-determinant is {theirs:.{digits}g}.",
+    )
 
-    if any(v.ndim == 1 for v in got):
+
+def _numbers(layer: str, tree: tuple, found: list[np.ndarray]) -> np.ndarray:
+    """The values at the points as one array; Mistake if they are not real numbers."""
+    used = symbols(tree)
+    if any(v.ndim == 1 for v in found):
         if layer == "additive_coupling":  # summing would not mend it
             raise _put_in_one() if "s" in used else _only_shifts()
         if layer != "flow":
@@ -203,57 +241,15 @@ def _judge(layer: str, tree: tuple, allow_restating: bool) -> Grade:
         )
         more = "(That holds for a triangular Jacobian; for any other write |det …|.)"
         raise Mistake("dimension", f"{what} {more}")
-    if any(v.ndim == 2 for v in got):
+    if any(v.ndim == 2 for v in found):
         hint = " Write a small w for the width; W is the matrix." if "W" in used else ""
         raise Mistake("dimension", f"your formula is still a matrix; a number is asked for.{hint}")
-    got = [np.array(v.real) if np.iscomplexobj(v) and abs(v.imag) < 1e-9 else v for v in got]
-    if any(np.iscomplexobj(v) for v in got):
+    got = np.array(found)
+    if (np.abs(got.imag) >= 1e-9).any():
         raise Mistake("abs", "your formula becomes complex: take |·| before the logarithm.")
-    if any(np.isinf(v) for v in got):
+    if np.isinf(got.real).any():
         raise Mistake("infinite", "your formula is infinite, or too large for a number.")
-
-    if layer == "flow":
-        if "p(x)" in used:
-            raise Mistake("circular", "p(x) is what we want to find; write it with p(z) and dz/dx.")
-        whole = [np.array(p.log_p["x"]) for p in here]
-        if agree(got, whole):
-            return _right(layer, "log p(x) = log p(z) + log|det dz/dx|, the whole log-likelihood")
-        one_step = [np.log(np.abs(np.linalg.det(p.steps[1]))) for p in here]
-        if single_step and agree(got, [np.array(v) for v in one_step]):
-            raise Mistake("sum", "the right idea, for one step. The flow has K of them: sum.")
-    if agree(got, target) and not allow_restating:
-        _refuse_restating(layer, tree)
-    if agree(got, target):
-        return _right(layer, PRAISE[layer])
-    if layer == "lu" and agree(got, [p.symbols["h"] * p.symbols["w"] * p.target for p in here]):
-        _refuse_restating(layer, tree) if not allow_restating else None
-        return _right(layer, "h·w·Σ log|s|, the whole layer's; the slide's log|det W| has no h·w")
-
-    if found := diagnose(layer, got):
-        raise Mistake(found[0], found[1] + _undefined_at(here, got) + ".")
-    if layer == "additive_coupling":
-        raise _only_shifts()
-    if any(np.isnan(v) for v in got):
-        defined = [v.copy() if np.isfinite(v) else t for v, t in zip(got, target, strict=True)]
-        if agree(defined, target) and any(np.isfinite(v) for v in got):
-            raise Mistake("abs", NO_BARS_AT + _undefined_at(here, got) + ".")
-        raise Mistake("undefined", "your formula is not a number" + _undefined_at(here, got) + ".")
-    place = max(range(len(here)), key=lambda k: abs(got[k] - target[k]))
-    p, v = here[place], float(got[place])
-    digits = 4 if f"{v:.4g}" != f"{p.target:.4g}" else 10
-    raise Mistake(
-        "other",
-        f"at {p.words} your formula gives {v:.{digits}g}; "
-        f"the log-determinant is {p.target:.{digits}g}.",
-    )
-
-
-NO_BARS_AT = "you forgot |·|"
-
-
-def _undefined_at(here: tuple, got: list) -> str:
-    bad = next((p for p, v in zip(here, got, strict=True) if np.isnan(v)), None)
-    return f": at {bad.words.replace('-', '−')} your formula is undefined" if bad else ""
+    return got.real
 
 
 def _refuse_restating(layer: str, tree: tuple) -> None:
@@ -279,7 +275,3 @@ def _put_in_one() -> Mistake:
 
 def _only_shifts() -> Mistake:
     return Mistake("zero", "additive coupling only shifts; what does a shift do to a volume?")
-
-
-def _right(layer: str, what: str) -> Grade:
-    return Grade(layer, True, f"Right: {what}.")
