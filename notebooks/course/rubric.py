@@ -20,7 +20,7 @@ import html
 import re
 from dataclasses import dataclass
 
-from ._formula_words import unescape
+from ._formula_words import UNWRAP, unescape
 
 __all__ = ["Reflection", "reflect", "QUESTIONS", "CONCEPTS"]
 
@@ -341,16 +341,19 @@ REFUSED = re.compile(
 QUOTED = re.compile(r"[^,.;]*\b(?:slides?|deck|слайд\w*)\b.*?(?=,|\.|;|\b(?:but|yet|но|хотя)\b|$)")
 # A formula in LaTeX as in the deck: \frac{dh_i}{dh_{i-1}}, p_\theta(x), \lvert\det J\rvert.
 BRACED = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
-FRACTION = re.compile(rf"\\[dt]?frac\s*{BRACED}\s*{BRACED}")
-BARS = re.compile(r"\\(?:[lr]?vert|mid)\b")
-WRAPPED = re.compile(r"\\(?:mathbf|mathrm|boldsymbol|bm|text|vec|operatorname)\s*\{([^{}]*)\}")
-LATEX = re.compile(
-    r"\\(?:left|right|[bB]igg?[lr]?|math(?:bf|rm)|boldsymbol|bm)\b|\\(?=[a-zA-Z])|[${}]"
+REWRITES = tuple(
+    (pattern if isinstance(pattern, re.Pattern) else re.compile(pattern, re.IGNORECASE), instead)
+    for pattern, instead in (
+        (r"\\partial", "∂"),
+        ("(?-i:Σ)", "∑"),  # small, Σ is σ
+        (UNWRAP, r"\1"),
+        (rf"\\[dt]?frac\s*{BRACED}\s*{BRACED}", r" \1/\2 "),
+        (r"\\(?:[lr]?vert|mid)\b", "|"),
+        (r"\\(?:left|right|bigg?[lr]?|math(?:bf|rm)|boldsymbol|bm)\b|\\(?=[a-z])|[${}]", " "),
+        (r"(?<=[pf])(?:_\s*(?:theta|θ|[xz](?=\s*\())|θ)\s*", ""),  # p_θ: p
+        (r"(?<=[(∂])\s{1,9}|\s{1,9}(?=\))|(?<=\bd)\s{1,9}(?=[xyzfh]\b)", ""),  # "d z"
+    )
 )
-SUBSCRIPT = re.compile(r"(?<=[pf])(?:_\s*(?:theta|θ|[xz](?=\s*\())|θ)\s*", re.IGNORECASE)  # p_θ: p
-TIGHT = re.compile(
-    r"(?<=[(∂])\s{1,9}|\s{1,9}(?=\))|(?<=\bd)\s{1,9}(?=[xyzfh]\b)"
-)  # "d z", of \mathrm d z
 SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+|;")
 # What turns an opposite round: "instead of a QR decomposition", "не равен следу".
 REVERSED = re.compile(
@@ -437,35 +440,31 @@ def reflect(question: str, text: str) -> Reflection:
         raise ValueError(f"question: got {question!r}; accepted are '1', '2', '3'")
     if not isinstance(text, str):
         raise TypeError(f"text: got {type(text).__name__}; accepted is a str")
-    found, denied, listed = set(), set(), set()
-    plain = unescape(text[:MAX_CHARS]).replace("\\partial", "∂").replace("Σ", "∑")  # small, Σ is σ
-    plain = WRAPPED.sub(r"\1", plain)
-    plain = LATEX.sub(" ", BARS.sub("|", FRACTION.sub(r" \1/\2 ", plain)))
-    plain = TIGHT.sub("", SUBSCRIPT.sub("", plain))
+    concepts: dict[str, set[str]] = {"said": set(), "denied": set(), "listed": set()}
+    plain = unescape(text[:MAX_CHARS])
+    for pattern, instead in REWRITES:
+        plain = pattern.sub(instead, plain)
     # One long line is cut as well, so that no pattern runs over more than a paragraph.
     parts = dict.fromkeys(SENTENCE.split(plain.lower()))  # each sentence once
     sentences = [part[:1000] for part in parts if re.search(r"\w", part)]
     for sentence in sentences:
-        verdicts = [(concept, _matches(concept, sentence)) for concept in CONCEPTS[question]]
-        soup = sum(verdict == "said" for _, verdict in verdicts) >= 3 and _is_soup(sentence)
-        stated = RELATION.search(sentence) is not None and not soup and not _is_list(sentence)
-        for concept, verdict in verdicts:
-            if verdict and not stated:
-                listed.add(concept.name)
-            elif verdict == "said":
-                found.add(concept.name)
-            elif verdict == "denied":
-                denied.add(concept.name)
+        verdicts = {c.name: _matches(c, sentence) for c in CONCEPTS[question]}
+        soup = [*verdicts.values()].count("said") >= 3 and _is_soup(sentence)
+        stated = RELATION.search(sentence) and not soup and not _is_list(sentence)
+        for name, verdict in verdicts.items():
+            if verdict:
+                concepts[verdict if stated else "listed"].add(name)
+    said, denied, listed = concepts.values()
     names = [c.name for c in CONCEPTS[question]]
+    found = [n for n in names if n in said - denied]
+    missing = [n for n in names if n not in said | denied]
     contradictory = [n for n in names if n in denied]
-    found_names = [n for n in names if n in found and n not in denied]
-    missing = [n for n in names if n not in found and n not in denied]
     model = "\n".join(MODEL_ANSWERS[question])
-    salad = len(listed - found) > len(found) or (
-        bool(sentences) and not found_names and not contradictory and all(map(_is_list, sentences))
+    salad = len(listed - said) > len(said) or (
+        bool(sentences) and not found and not contradictory and all(map(_is_list, sentences))
     )
-    message = _message(text, found_names, missing, contradictory, salad, model)
-    return Reflection(question, found_names, missing, contradictory, message, model)
+    message = _message(text, found, missing, contradictory, salad, model)
+    return Reflection(question, found, missing, contradictory, message, model)
 
 
 def _is_list(sentence: str) -> bool:
