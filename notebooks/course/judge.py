@@ -64,7 +64,7 @@ def judge_layer(exercise: Exercise, fn: Callable) -> Verdict:
     if outcome.value[1] is None or outcome.value[1] is Ellipsis:
         return verdict  # a part not written yet, and that has been said
     truth = _truth(exercise)(*case.args)
-    if _difference(outcome.value[0], truth[0], exercise.rtol, "y"):
+    if _difference(outcome.value[0], truth[0], exercise.rtol):
         return verdict  # y itself is wrong; the Jacobian of something else would only confuse
     raised = []
 
@@ -122,9 +122,9 @@ def _compare(exercise: Exercise, outcomes: list[Outcome]) -> Verdict:
 
     truths = [_truth(exercise)(*case.args) for case in exercise.cases]
     values = [o.value for o in outcomes]
-    parts = exercise.returns
+    names = exercise.returns
     differences = [
-        _difference(v, t, exercise.rtol, parts) for v, t in zip(values, truths, strict=True)
+        _difference(v, t, exercise.rtol, names) for v, t in zip(values, truths, strict=True)
     ]
     if not any(differences):
         return RIGHT
@@ -136,7 +136,7 @@ def _compare(exercise: Exercise, outcomes: list[Outcome]) -> Verdict:
         for v, case in zip(values, exercise.cases, strict=True)
     ):
         return Verdict("wrong", "It returns its first argument unchanged.")
-    pattern = _pattern(values, truths, exercise.rtol, parts)
+    pattern = _pattern(values, truths, exercise.rtol, names)
     if pattern:
         return Verdict("wrong", pattern)
     first = next(k for k, d in enumerate(differences) if d)
@@ -153,36 +153,40 @@ def _coincides(mutant: Callable, exercise: Exercise, values: list) -> bool:
 
 
 def _agree(got: Any, expected: Any, rtol: float) -> bool:
-    return not _difference(got, expected, rtol, ())
+    return not _difference(got, expected, rtol)
 
 
-def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
+def _labels(names: tuple[str, ...], count: int) -> list[str]:
+    """What a message calls each of `count` returned parts."""
+    return [*names[:count], *(f"part {k + 1}" for k in range(len(names), count))]
+
+
+def _difference(got: Any, expected: Any, rtol: float, names: tuple[str, ...] = ()) -> str:
     """Empty if `got` is `expected` up to `rtol`, else a sentence about the first difference."""
-    if isinstance(expected, tuple):
-        labels = [parts[k] if k < len(parts) else f"part {k + 1}" for k in range(len(expected))]
-        wanted = f"a tuple ({', '.join(labels)})"
-        if not isinstance(got, tuple):
-            return f"it should return {wanted}; it returned {_kind(got)}."
-        if len(got) != len(expected):
-            return f"it should return {wanted}; it returned a tuple of {len(got)}."
-        for value, truth, label in zip(got, expected, labels, strict=True):
-            sentence = _difference(value, truth, rtol, label)
-            if sentence:
-                return sentence
-        return ""
-    subject = parts if isinstance(parts, str) and parts else (parts[0] if parts else "the result")
-    if isinstance(expected, (str, bool, type(None))):
-        return (
-            ""
-            if got == expected and type(got) is type(expected)
-            else (f"{subject} should be {expected!r}; it is {_short_repr(got)}.")
-        )
+    if not isinstance(expected, tuple):
+        subject = names[0] if names else "the result"
+        return _wrong_kind(got, expected, subject) or _wrong_value(got, expected, rtol, subject)
+    labels = _labels(names, len(expected))
+    wanted = f"a tuple ({', '.join(labels)})"
+    if not isinstance(got, tuple):
+        return f"it should return {wanted}; it returned {_kind(got)}."
+    if len(got) != len(expected):
+        return f"it should return {wanted}; it returned a tuple of {len(got)}."
+    parts = zip(got, expected, labels, strict=True)
+    sentences = (_difference(value, truth, rtol, (label,)) for value, truth, label in parts)
+    return next(filter(None, sentences), "")
+
+
+def _wrong_kind(got: Any, expected: Any, subject: str) -> str:
+    """Why `got` is nothing that could be compared number by number, or ""."""
     if type(got).__module__.split(".")[0] == "torch":
         return (
             f"{subject} is a torch tensor; this exercise wants NumPy "
             "(`tensor.detach().numpy()` turns one into the other)."
         )
-    if isinstance(got, (list, tuple, dict, set)) and not isinstance(expected, (list, dict)):
+    if isinstance(expected, (str, bool, type(None), list, dict)):
+        return ""
+    if isinstance(got, (list, tuple, dict, set)):
         wanted = f"an array of shape {np.shape(expected)}" if np.ndim(expected) else "a number"
         how = ""
         if isinstance(got, tuple):
@@ -192,6 +196,14 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
         return f"{subject} is a {type(got).__name__}; it should be {wanted}.{how}"
     if got is None or got is Ellipsis:
         return f"{subject} is {got}: that part is still missing."
+    return ""
+
+
+def _wrong_value(got: Any, expected: Any, rtol: float, subject: str) -> str:
+    if isinstance(expected, (str, bool, type(None))):
+        if got == expected and type(got) is type(expected):
+            return ""
+        return f"{subject} should be {expected!r}; it is {_short_repr(got)}."
     try:
         value, truth = np.asarray(got), np.asarray(expected)
     except Exception:
@@ -227,7 +239,7 @@ def _difference(got: Any, expected: Any, rtol: float, parts: Any) -> str:
     return f"{place} should be {wanted}; it is {found}.{many}"
 
 
-def _pattern(values: list, truths: list, rtol: float, parts: Any) -> str:
+def _pattern(values: list, truths: list, rtol: float, names: tuple[str, ...]) -> str:
     """A sign or one constant factor that explains every value of the one part that is wrong."""
     if not isinstance(truths[0], tuple):
         return _factor(values, truths, rtol)
@@ -240,8 +252,7 @@ def _pattern(values: list, truths: list, rtol: float, parts: Any) -> str:
         return ""
     (k,) = wrong
     sentence = _factor([v[k] for v, _ in pairs], [t[k] for _, t in pairs], rtol)
-    label = parts[k] if k < len(parts) else f"part {k + 1}"
-    return f"{label}: {sentence[0].lower()}{sentence[1:]}" if sentence else ""
+    return f"{_labels(names, count)[k]}: {sentence[0].lower()}{sentence[1:]}" if sentence else ""
 
 
 _LOGS = {
