@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 
 from ._formula_text import plain
-from ._formula_words import MAX_CHARS, Unreadable
+from ._formula_words import Unreadable
 
 MAX_TOKENS = 300
 MAX_DEPTH = 30
@@ -125,10 +125,6 @@ def _command(name: str) -> Sequence[Token]:
 
 def tokenize(text: str) -> list[Token]:
     """Split ``text`` into tokens; refuse with :class:`Unreadable`."""
-    if len(text) > MAX_CHARS:
-        raise Unreadable(
-            f"The text has {len(text):,} characters; a formula here has at most {MAX_CHARS}."
-        )
     text = plain(text)
     tokens: list[Token] = []
     place = 0

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import re
 
-MAX_CHARS = 1000
-
-
 # A backslash and its letter that ordinary quotes made one character; a tab or a line break is taken
 # for one only where a command's name goes on behind it.
 ESCAPED = re.compile(
@@ -86,8 +83,6 @@ def without_comment(text: str) -> tuple[str, str]:
     >>> without_comment("log|det J| — логарифм модуля якобиана")
     ('log|det J|', ' — логарифм модуля якобиана')
     """
-    if len(text) > MAX_CHARS:
-        return text, ""  # tokenize says so
     text = text.rstrip(" .!\n")
     found = RANGE.search(text)
     if not found:
@@ -102,8 +97,6 @@ def premises_and_formula(text: str) -> tuple[list[str], str]:
 
     Only an equation is given before the formula or behind a comma; words may follow a "because".
     """
-    if len(text) > MAX_CHARS:
-        return [], text  # tokenize says so
     plain = re.sub(r"\\q?quad\b|(?<!\\)\\[,;:! ]", " ", UNWRAP.sub(r" \1 ", text))
     plain = re.sub(r"\s\(([^()]*=[^()]*)\)\s*$", r", \1", plain)  # 0 (s = 1)
     given: list[str] = []

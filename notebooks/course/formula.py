@@ -50,6 +50,7 @@ NOTATION = {
     "additive_coupling": "s, t",
 }
 
+MAX_CHARS = 1000
 NO_BARS = "you forgot |·|"
 OVER_PIXELS = re.compile(r"\b(?:over|по)\b.*(?:pixel|position|пиксел|позици)", re.IGNORECASE)
 
@@ -92,6 +93,9 @@ def grade(layer: str, text: str) -> Grade:
         raise ValueError(f"layer: got {layer!r}; accepted are {', '.join(map(repr, LAYERS))}")
     if not isinstance(text, str):
         raise TypeError(f"text: got {type(text).__name__}; accepted is a str with one formula")
+    if len(text) > MAX_CHARS:
+        why = f"The text has {len(text):,} characters; a formula here has at most {MAX_CHARS}."
+        return Grade(layer, False, f"Not yet: {why}", "unreadable")
     text = unescape(text)
     verdict = _grade(layer, text)
     short, words = without_comment(text)
