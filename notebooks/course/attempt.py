@@ -74,39 +74,42 @@ def attempt(
     budget = budget or Budget(SECONDS)
     given = copy.deepcopy(args)
     printed = _Limited()
+    value, trouble, undone = None, "", False
     try:
         with redirect_stdout(printed), redirect_stderr(printed), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with np.errstate(all="ignore"):
                 value = _timed(lambda: fn(*given), budget)
     except NotImplementedError:
-        return Outcome(undone=True, printed=printed.text())
+        undone = True
     except _TimeUp:
-        return Outcome(
-            trouble=f"It had not finished after {budget.seconds:g} seconds and was stopped. "
-            f"Is there a loop that never ends?{_LEFT_BEHIND if not _has_timer() else ''}",
-            printed=printed.text(),
+        trouble = (
+            f"It had not finished after {budget.seconds:g} seconds and was stopped. "
+            f"Is there a loop that never ends?{_LEFT_BEHIND if not _has_timer() else ''}"
         )
     except RecursionError:
-        return Outcome(
-            trouble="It calls itself without end (RecursionError).", printed=printed.text()
-        )
+        trouble = "It calls itself without end (RecursionError)."
     except KeyboardInterrupt:
-        return Outcome(trouble="It was interrupted.", printed=printed.text())
+        trouble = "It was interrupted."
     except BaseException as error:  # a student's code may raise anything, SystemExit included
-        return Outcome(trouble=_describe(error, fn), printed=printed.text())
+        trouble = _describe(error, fn)
+    else:
+        trouble = _changed(args, given, names)
+        undone = not trouble and _is_undone(value)
+    return Outcome(None if trouble else value, trouble, undone, printed.text())
+
+
+def _changed(args: tuple, given: tuple, names: tuple[str, ...]) -> str:
+    """What to say of an argument that is no longer what it was."""
     for k, (before, after) in enumerate(zip(args, given, strict=True)):
-        if not _same(before, after):
-            name = names[k] if k < len(names) else f"number {k + 1}"
-            instead = f"compute a new array (y = x + b, not x += b), or start from {name}.copy()."
-            if isinstance(before, list):
-                instead = f"go through it without changing it, or start from list({name})."
-            return Outcome(
-                trouble=f"It changed its argument {name} in place. The caller still needs it: "
-                + instead,
-                printed=printed.text(),
-            )
-    return Outcome(value=value, undone=_is_undone(value), printed=printed.text())
+        if _same(before, after):
+            continue
+        name = names[k] if k < len(names) else f"number {k + 1}"
+        instead = f"compute a new array (y = x + b, not x += b), or start from {name}.copy()."
+        if isinstance(before, list):
+            instead = f"go through it without changing it, or start from list({name})."
+        return f"It changed its argument {name} in place. The caller still needs it: {instead}"
+    return ""
 
 
 _LEFT_BEHIND = " It may still be running: restart the kernel before you go on."
