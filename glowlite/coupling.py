@@ -77,15 +77,13 @@ class Coupling(Conditioned):
         with torch.enable_grad():
             h = self.condition(x_b)
         h_leaf = h.detach().requires_grad_()
-        with torch.no_grad():
-            x_a = self.inverse_transform(y_a, h_leaf)
-        x_a.requires_grad_()
+        x_a = self.inverse_transform(y_a, h_leaf).requires_grad_()
         with torch.enable_grad():
             outputs = self.transform(x_a, h_leaf)
         gx_a, gh = gradients(outputs, (gy_a, glogdet), (x_a, h_leaf))
         parameters = [p for p in self.net.parameters() if p.requires_grad]
         gx_b, *found = gradients([h], [gh], [x_b, *parameters])
-        x = torch.cat([x_a.detach(), x_b.detach()], 1)
+        x = torch.cat([x_a, y_b], 1)
         gx = torch.cat([gx_a, gy_b + gx_b], 1)
         return x, gx, dict(zip(parameters, found, strict=True))
 

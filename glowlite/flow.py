@@ -150,19 +150,18 @@ def rewind(
     """Back-propagate through a layer from its output alone.
 
     y: the output; gy and glogdet: the loss's gradients with respect to it and to the log-det.
+    Gradients are off, as in a backward pass.
     Returns the input x = f⁻¹(y), the gradient with respect to x, and those of the parameters.
     A layer with a cheaper way than inverse-then-forward has a method `rewind` of its own.
     """
     if hasattr(layer, "rewind"):
         return layer.rewind(y, gy, glogdet)
-    with torch.no_grad():
-        x = layer.inverse(y)
-    x.requires_grad_()
+    x = layer.inverse(y).requires_grad_()
     parameters = [p for p in layer.parameters() if p.requires_grad]
     with torch.enable_grad():
         outputs = layer(x)
     gx, *found = gradients(outputs, (gy, glogdet), [x, *parameters])
-    return x.detach(), gx, dict(zip(parameters, found, strict=True))
+    return x, gx, dict(zip(parameters, found, strict=True))
 
 
 def rewind_all(
@@ -208,5 +207,5 @@ class _Reversible(torch.autograd.Function):
             )
         dtype = ctx.autocast  # the backward pass is outside of it, and must compute the same
         with torch.autocast(z.device.type, dtype) if dtype else nullcontext():
-            _, gx, found = rewind_all(list(ctx.flow), z, gz, glogdet)
+            _, gx, found = rewind_all(ctx.flow, z, gz, glogdet)
         return None, gx, *(found.get(p) for p in ctx.parameters)

@@ -55,7 +55,7 @@ def dequantize(
             numbers in a cell: bfloat16 with 7 or 8 bits, say.
     """
     dtype = dtype or torch.get_default_dtype()
-    q = quantize(images, n_bits).to(dtype)
+    q = quantize(images, n_bits)
     finest = torch.finfo(dtype).eps * 2 ** (n_bits - 1)
     if finest > 0.25:  # in bfloat16 with 8 bits all noise would be cut away
         raise ValueError(

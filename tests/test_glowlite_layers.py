@@ -254,6 +254,16 @@ def test_both_signs_of_the_determinant_occur():
     assert signs == drawn[3] == drawn[4] == lu_signs == {-1.0, 1.0}
 
 
+def test_a_rotation_is_one_to_float64():
+    W = conv1x1.random_rotation(7, generator())
+    torch.testing.assert_close(W @ W.T, torch.eye(7, dtype=torch.float64), atol=1e-14, rtol=0)
+
+
+def test_a_prior_that_is_not_learned_has_nothing_to_learn():
+    for fixed in (glowlite.Split(4, learned=False), split.TopPrior(4, learned=False)):
+        assert not list(fixed.parameters())
+
+
 @pytest.mark.parametrize("kind", [glowlite.Conv1x1, glowlite.Conv1x1LU])
 def test_1x1_starts_as_a_rotation_or_reflection(kind):
     W, log_det = kind(7, generator()).matrix()
@@ -394,6 +404,7 @@ NOTHING = torch.zeros(1, 3, 2, 2)
         (lambda: glowlite.AffineCoupling(net(1, 2))(torch.zeros(1, 3, 2, 2)), "3 channels"),
         (lambda: glowlite.Split(5), "channels is 5"),
         (lambda: network.Conv(1, 1, padding="mirror"), "padding is 'mirror'"),
+        (lambda: network.Conv(1, 1, kernel=2), "kernel is 2; accepted: odd"),
         (lambda: realnvp.channel_mask(3), "c is 3"),
         (lambda: realnvp.Logit(0.7), "alpha is 0.7"),
         (lambda: realnvp.MaskedCoupling(torch.tensor([[0, 0.5]]), net(3, 6)), "other than 0 and 1"),

@@ -126,8 +126,9 @@ def test_under_autocast_gradients_are_roughly_those_of_float32(name, mode):
     assert (again - x).abs().max() < 0.1
 
 
-def test_a_layer_in_two_places_gets_both_gradients():
+def test_a_layer_in_two_places_gets_both_gradients_and_an_unused_weight_none():
     net = glowlite.network.CouplingNet(2, 5, 4)
+    net.spare = torch.nn.Parameter(torch.ones(1))
     coupling = glowlite.AffineCoupling(net)
     flow = glowlite.Flow([coupling, glowlite.Permutation.reverse(4), coupling]).double()
     g = torch.Generator().manual_seed(3)
@@ -139,8 +140,11 @@ def test_a_layer_in_two_places_gets_both_gradients():
     for mode in ("default", "reversible"):
         flow.memory = mode
         y, logdet = flow(x.clone().requires_grad_())
-        found[mode] = torch.autograd.grad(y.square().sum() + logdet.sum(), list(flow.parameters()))
-    for a, b in zip(*found.values(), strict=True):
+        loss, weights = y.square().sum() + logdet.sum(), dict(flow.named_parameters())
+        grads = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        found[mode] = dict(zip(weights, grads, strict=True))
+        assert found[mode].pop("0.net.spare") is None
+    for a, b in zip(*map(dict.values, found.values()), strict=True):
         assert (a - b).abs().max() < 1e-10 * (1 + a.abs().max())
 
 

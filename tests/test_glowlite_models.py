@@ -14,7 +14,7 @@ from torch import nn
 import glowlite
 from glowlite import glow, likelihood
 from glowlite.realnvp import RealNVPConfig
-from glowlite.registry import build, describe
+from glowlite.registry import build, configure, describe
 
 GLOW = {"model": "glow", "shape": (3, 4, 8), "levels": 2, "depth": 2, "width": 6}
 # name -> description; together they use every value of every option.
@@ -174,10 +174,13 @@ def test_initialize_is_explicit_once_and_saved(name):
     twin.initialize(images, generator=generator.manual_seed(5))
     for a, b in zip(model.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(a, b) and torch.isfinite(a).all()
-    loss, parts = model.loss(images, generator=generator)
+    for options in ({"noise": torch.zeros(images.shape)}, {"generator": generator}):
+        generator.manual_seed(6)
+        bits = model.bits_per_dim(images, **options)
+        generator.manual_seed(6)
+        loss, parts = model.loss(images, **options)
+        assert torch.equal(parts["bits_per_dim"], bits) and torch.equal(loss, bits.mean())
     loss.backward()
-    assert parts["bits_per_dim"].shape == (32,)
-    assert loss.item() == pytest.approx(parts["bits_per_dim"].mean().item())
 
     loaded = build(describe(model))
     loaded.load_state_dict(model.state_dict())
@@ -547,7 +550,7 @@ def test_wrong_options_are_named(change, message):
     if description["model"] == "nice":
         description = {"model": "nice", "shape": description["shape"]}
     with pytest.raises(ValueError, match=message):
-        build(description)
+        configure(description)  # before a layer is built, which would refuse some of them itself
 
 
 def test_one_class_for_each_image():
@@ -568,6 +571,8 @@ def test_one_class_for_each_image():
         for use in (lambda c: model.log_prob(x, c), lambda c: model.sample(4, classes=c)):
             with pytest.raises(ValueError, match=told + r"; accepted: torch.int64, 0 … 2"):
                 use(classes)
+    with pytest.raises(TypeError, match="classes is a list; accepted: a tensor or None"):
+        model.log_prob(x, [0, 1, 2, 0])
 
 
 def test_a_label_for_a_model_or_layer_without_classes():
@@ -649,6 +654,14 @@ def test_wrong_images_are_named():
         model.sample(0)
     with pytest.raises(ValueError, match="dims is 0"):
         likelihood.bits_per_dim(torch.zeros(1), 0, 8)
+    for takes_bits in (
+        lambda: likelihood.bits_per_dim(torch.zeros(1), 1, 9),
+        lambda: likelihood.quantize(good, 9),
+        lambda: likelihood.to_images(torch.zeros(1), 9),
+    ):
+        with pytest.raises(ValueError, match="n_bits is 9; accepted: 1 to 8"):
+            takes_bits()
+    assert likelihood.bits_per_dim(torch.zeros(1), 1, 8) == 8
     with pytest.raises(ValueError, match="the inverse has exploded"):
         model.to_images(torch.full((1, 3, 4, 8), math.nan))
     with pytest.raises(ValueError, match="n_classes is 0"):
