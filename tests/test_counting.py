@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 
 import numpy as np
 import pytest
@@ -71,5 +72,15 @@ def test_free_of_charge():
     assert s[0].tally.total == 0
 
 
-def test_the_log_of_a_negative_number_is_not_a_number():
-    assert np.isnan(float(counted([-1.0])[0].log()))
+@pytest.mark.parametrize(
+    "compare", [operator.lt, operator.le, operator.gt, operator.ge, operator.eq]
+)
+def test_comparisons_are_those_of_the_values(compare):
+    for a, b in ((1.0, 2.0), (2.0, 1.0), (2.0, 2.0)):
+        x, y = counted([a, b])
+        assert compare(x, y) is compare(x, b) is compare(a, y) is compare(a, b)
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0])
+def test_the_log_of_what_is_not_positive_is_not_a_number(value):
+    assert np.isnan(float(counted([value])[0].log()))

@@ -341,6 +341,7 @@ def test_realnvp_is_that_of_the_paper():
     black = board(2, 3)
     masks = [black, ~black, black, ~black]
     assert all(torch.equal(a.mask.bool(), b) for a, b in zip(last, masks, strict=True))
+    assert not list(model.top.parameters()) and not [k for k in model.state_dict() if "mask" in k]
 
 
 def test_nice_leaves_no_number_alone():
@@ -543,12 +544,19 @@ def test_a_model_built_without_memory_is_whole_once_loaded(name, assign):
         ({"layers": 3}, r"unknown options \['layers'\]"),
         ({"model": "glove"}, "model is 'glove'; accepted: 'glow', 'realnvp', 'nice'"),
         ({"model": "nice", "shape": (3, 3, 3)}, "27 numbers"),
+        ({"model": "nice", "couplings": 0}, "couplings is 0; accepted: an integer, at least 1"),
+        ({"model": "nice", "width": 0}, "width is 0"),
+        ({"model": "nice", "hidden": 0}, "hidden is 0"),
+        ({"model": "realnvp", "levels": 0}, "levels is 0"),
+        ({"model": "realnvp", "width": 0}, "width is 0"),
+        ({"model": "realnvp", "blocks": -1}, "blocks is -1; accepted: an integer, at least 0"),
+        ({"model": "realnvp", "shape": (3, 5, 6)}, r"5×6 pixels.*multiples of 2\^1 = 2"),
+        ({"model": "realnvp", "padding": "mirror"}, "padding is 'mirror'"),
+        ({"model": "realnvp", "logit": "no"}, "logit is 'no'; accepted: True, False"),
     ],
 )
 def test_wrong_options_are_named(change, message):
-    description = {**GLOW, **change}
-    if description["model"] == "nice":
-        description = {"model": "nice", "shape": description["shape"]}
+    description = {**MODELS.get(str(change.get("model")), GLOW), **change}
     with pytest.raises(ValueError, match=message):
         configure(description)  # before a layer is built, which would refuse some of them itself
 
@@ -601,6 +609,8 @@ def test_a_model_takes_a_config_or_options():
         glowlite.Glow(shape=(1, 4, 4), layers=2)
     with pytest.raises(ValueError, match="memory is 'small'"):
         glowlite.Glow(config, memory="small")
+    for kind in (glowlite.Glow, glowlite.RealNVP, glowlite.NICE):
+        assert kind(shape=(1, 8, 8), width=2, memory="half").memory == "half"
 
 
 def test_wrong_images_are_named():
@@ -663,6 +673,6 @@ def test_wrong_images_are_named():
             takes_bits()
     assert likelihood.bits_per_dim(torch.zeros(1), 1, 8) == 8
     with pytest.raises(ValueError, match="the inverse has exploded"):
-        model.to_images(torch.full((1, 3, 4, 8), math.nan))
+        model.to_images(torch.tensor([0.1, math.nan]))
     with pytest.raises(ValueError, match="n_classes is 0"):
         model.classify(model.dequantize(good))

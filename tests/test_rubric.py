@@ -251,6 +251,7 @@ def test_the_opposite_itself_still_is_one(question, text, concept):
 def test_terse_prose_is_no_list(question: str, text: str) -> None:
     result = reflect(question, text)
     assert len(result.found) == 3 and "list of keywords" not in result.message
+    assert "the opposite" not in result.message
 
 
 @pytest.mark.parametrize(
