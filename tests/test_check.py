@@ -12,6 +12,7 @@ from mutants import Wrong
 
 import reference as ref
 from reference import check, from_torch
+from reference.structure import describe
 
 X = np.random.default_rng(0).standard_normal((2, 5, 7, 3))
 S = np.array([0.5, -2.0, 1.5])
@@ -67,6 +68,11 @@ def test_vectors_and_scalars():
         lambda v: (v @ w.T, np.full(len(v), np.log(6.0))), x, lambda y: y @ np.linalg.inv(w).T
     )
     assert report and report.structure == "upper triangular"
+    lower, dense = np.array([[2.0, 0.0], [1.0, -3.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert (
+        check(lambda v: (v @ lower.T, np.full(2, np.log(6.0))), x).structure == "lower triangular"
+    )
+    assert check(lambda v: (v @ dense.T, np.full(2, np.log(2.0))), x).structure == "dense"
     points = np.array([0.2, 0.9, -1.3])
     assert check(lambda v: (np.sinh(v), np.log(np.cosh(v))), points, np.arcsinh)  # N scalars
     bare = check(lambda v: (w @ v, np.log(6.0)), x[0], lambda y: np.linalg.solve(w, y))
@@ -112,9 +118,13 @@ def test_structures():
         return check(layer, x).structure
 
     assert seen(ref.Split()) == "identity"
+    assert describe(ref.jacobian(lambda v: v[:2], np.ones(3)), (3,)) == "not square (2 × 3)"
     assert seen(ref.Permutation.reverse(2)) == "permutation"
     assert seen(ref.ActNorm(np.array([2.0, 3.0]), np.zeros(2))) == "diagonal"
-    assert seen(ref.Conv1x1(np.array([[1.0, 2], [3, 4]]))).startswith("block diagonal: 2×2")
+    blocks = "block diagonal: 2×2 blocks, "
+    assert seen(ref.Conv1x1(np.array([[1.0, 2], [3, 4]]))) == blocks + "the same at every pixel"
+    inside = ref.AffineCoupling(lambda h: np.concatenate([h, h], -1))
+    assert seen(inside) == blocks + "one per pixel"
     net = ref.CouplingNet.random(1, 4, 2, rng)
     assert seen(ref.AffineCoupling(net)) == "upper triangular, channel by channel"
     mask = ref.MaskedCoupling(ref.checkerboard_mask(3, 4), ref.CouplingNet.random(2, 4, 4, rng))
@@ -248,6 +258,7 @@ def test_torch_modules():
     assert check(TorchScale(1.0), X).mistake == "h·w missing"
     assert check(TorchScale(), torch.from_numpy(np.moveaxis(X, -1, 1).copy()))
     assert check(from_torch(module), X)
+    assert from_torch(TorchScale()).notes and not from_torch(TorchScale().double()).notes
     assert check(module, X, inverse=lambda y: y).mistake.startswith("inverse is the identity")
 
 

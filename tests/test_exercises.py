@@ -489,6 +489,18 @@ def test_the_factor_of_the_one_wrong_part_is_named():
 
     assert judge(item, minus).message == "logdet: every value has the wrong sign."
     assert "logdet: every value is 0.5 times" in judge(item, half).message
+    three = judge(item, lambda x, layers: (*item.solution(x, layers), 0.0))
+    assert "should return a tuple (z, logdet); it returned a tuple of 3." in three.message
+
+
+@pytest.mark.parametrize("answer", ["yes", True])
+def test_words_and_truth_values_must_be_the_same(answer):
+    item = replace(registry()[FORWARD], cases=(Case("one", (2.0,)),), truth=lambda x: answer)
+    assert judge(item, lambda x: answer).status == "right"
+    for wrong in ("no", 1):
+        assert (
+            f"should be {answer!r}; it is {wrong!r}." in judge(item, lambda x, w=wrong: w).message
+        )
 
 
 @pytest.mark.parametrize("missing", [None, ...])

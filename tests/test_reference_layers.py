@@ -5,6 +5,8 @@ That every log-determinant agrees with finite differences is tested in test_muta
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.signal import correlate2d
@@ -185,6 +187,9 @@ def test_temperature_reaches_every_level(rng):
     zeros = [np.zeros((1, *shape)) for shape in model.latent_shapes]
     cold = model.sample(3, rng, temperature=0.0)
     np.testing.assert_allclose(cold, np.repeat(model.decode(zeros), 3, axis=0), atol=1e-13)
+    hot = model.sample(3, np.random.default_rng(1), temperature=2.0)
+    z = 2 * np.random.default_rng(1).standard_normal((3, 96))
+    np.testing.assert_allclose(model.forward(hot)[0], z, atol=1e-6)
 
 
 def test_the_sum_of_the_parts_is_the_whole(rng):
@@ -284,6 +289,7 @@ X = RNG.standard_normal((2, 4, 6, 4))
 NET = ref.CouplingNet.random(2, 4, 4, np.random.default_rng(0))
 LU = np.eye(2), np.eye(2), np.ones(2)
 GLOW = ref.Glow.random((4, 6, 1), 1, 1, 2, np.random.default_rng(0))
+random_glow = partial(ref.Glow.random, (4, 6, 1), 1, 1, 2, RNG)
 PICTURES = np.zeros((2, 4, 6, 1), dtype=np.uint8)
 
 
@@ -320,6 +326,9 @@ PICTURES = np.zeros((2, 4, 6, 1), dtype=np.uint8)
         (lambda: ref.MaskedCoupling(np.ones(1), lambda x: x).forward(X), ValueError, "net gave"),
         (lambda: ref.Conv1x1LU([0, 2], *LU), ValueError, r"p is \[0, 2\]; accepted: each of 0 … 1"),
         (lambda: ref.Conv1x1LU([0, 1, 2], *LU), ValueError, "each of 0 … 1 exactly once"),
+        (lambda: ref.Conv1x1LU([0, 1], *LU).forward(X), ValueError, "x has shape"),
+        (lambda: ref.Conv1x1LU([0, 1], *LU).inverse(X), ValueError, "y has shape"),
+        (lambda: ref.Conv1x1LU([0, 1], *LU[:2], np.array([2.0, 0])), ValueError, "a zero in s"),
         (lambda: ref.Permutation([]), ValueError, r"indices is \[\]"),
         (lambda: ref.to_images(np.array([0.1, np.nan]), 8), ValueError, "1 NaN"),
         (lambda: ref.to_images(X, 9), ValueError, "n_bits is 9"),
@@ -333,6 +342,15 @@ PICTURES = np.zeros((2, 4, 6, 1), dtype=np.uint8)
         (lambda: ref.Logit(0.5), ValueError, "alpha is 0.5"),
         (lambda: ref.RealNVP.random((6, 8, 1), 3, 2, RNG), ValueError, "6×8 pixels"),
         (lambda: ref.Glow.random((4, 6, 1), 2, 1, 2, RNG), ValueError, "4×6 pixels.*of 4"),
+        (lambda: GLOW.forward(X), ValueError, "this model takes"),
+        (lambda: random_glow(permutation="qr"), ValueError, "permutation is 'qr'; accepted: lu, "),
+        (lambda: random_glow(coupling="cubic"), ValueError, "coupling is 'cubic'"),
+        (lambda: random_glow(scale="tanh"), ValueError, "scale is 'tanh'"),
+        (lambda: random_glow(padding="mirror"), ValueError, "padding is 'mirror'"),
+        (lambda: ref.conv2d(X, np.ones((1, 1, 4, 1)), "mirror"), ValueError, "is 'mirror'"),
+        (lambda: ref.checkerboard_mask(2, 2, 2), ValueError, "parity is 2"),
+        (lambda: ref.channel_mask(4, 2), ValueError, "parity is 2"),
+        (lambda: ref.channel_mask(3), ValueError, "c is 3"),
         (lambda: GLOW.sample(1, RNG, temperature=-0.1), ValueError, "temperature -0.1"),
         (lambda: ref.conv2d(X, np.ones((3, 2, 4, 1))), ValueError, "kernel is 3×2"),
         (lambda: ref.ActNorm(np.ones(2), np.ones(2)).s.fill(0), ValueError, "read-only"),
