@@ -95,6 +95,7 @@ def test_one_example_at_a_time_is_fine_and_said():
 
     report = check(single, X[:1])
     assert report and any("one" in n or "at a time" in n for n in report.notes)
+    assert all(f"note: {note}" in str(report) for note in report.notes)
 
 
 def test_mixing_is_found_though_x_has_one_example():

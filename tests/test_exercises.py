@@ -175,13 +175,17 @@ def test_check_answers_anything_with_a_sentence(fn, sentence):
     result = check(FORWARD, fn)
     assert result.status == "wrong"
     assert sentence in str(result)
-    assert not result
+    assert not result and f'Stuck? hint("{FORWARD}")' in str(result)
     assert "Traceback" not in str(result) + result._repr_html_()
 
 
 @pytest.mark.parametrize("value", [None, ..., NotImplemented, (None, None), (..., ...)], ids=str)
 def test_a_place_holder_is_not_done(value):
     assert check(FORWARD, lambda x, s, b: value).status == "not done"
+
+
+def test_who_is_right_needs_no_hint():
+    assert "hint" not in str(check(FORWARD, registry()[FORWARD].solution))
 
 
 def test_not_implemented_is_not_done():
@@ -250,6 +254,15 @@ def test_an_endless_loop_in_another_thread_is_left_behind():
     assert "restart the kernel" in outcomes[0].trouble
 
 
+def test_in_another_thread_answers_and_errors_are_the_same():
+    outcomes = []
+    for fn in (lambda x: x + 1, lambda x: x / 0):
+        worker = threading.Thread(target=lambda fn=fn: outcomes.append(attempt(fn, (1,))))
+        worker.start()
+        worker.join()
+    assert outcomes[0].value == 2 and "ZeroDivisionError" in outcomes[1].trouble
+
+
 def test_one_check_has_one_budget_of_time(monkeypatch):
     monkeypatch.setattr(attempt_module, "SECONDS", 5.0)
     monkeypatch.setattr("course.judge.SECONDS", 0.4)
@@ -289,10 +302,12 @@ def test_a_changed_argument_is_named(place):
     assert f"changed its argument {place} in place" in str(check(FORWARD, fn))
 
 
-def test_a_list_of_functions_turned_round_is_a_changed_argument():
+def test_a_list_changed_is_a_changed_argument():
     outcome = attempt(lambda fs: fs.reverse(), ([identity, _raises],), ("layers",))
     assert "changed its argument layers in place" in outcome.trouble
     assert "list(layers)" in outcome.trouble
+    outcome = attempt(lambda sizes: sizes.append(sizes.pop() + 1), ([3, 4],), ("sizes",))
+    assert "changed its argument sizes in place" in outcome.trouble
 
 
 @pytest.mark.parametrize(
