@@ -116,6 +116,12 @@ def test_altered_numbers_are_called_so(file):
         glowlite.load(file)
 
 
+def test_another_format_is_told(file, monkeypatch):
+    monkeypatch.setattr(glowlite.checkpoint, "FORMAT", 2)
+    with pytest.raises(CheckpointError, match="has format 1; this glowlite reads format 2"):
+        glowlite.load(file)
+
+
 @pytest.mark.parametrize(
     "change", [{"width": 5}, {"depth": 3}, {"depth": 1}, {"coupling": "additive"}]
 )

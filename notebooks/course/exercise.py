@@ -106,13 +106,12 @@ class Exercise:
 _registry: dict[str, Exercise] = {}
 
 
-def register(exercise: Exercise) -> Exercise:
+def register(exercise: Exercise) -> None:
     """Add an exercise to the course. Raises ValueError if its id is taken."""
     known = _registry.get(exercise.id)
     if known is not None and known.solution.__module__ != exercise.solution.__module__:
         raise ValueError(f"the exercise id {exercise.id!r} is used twice")
     _registry[exercise.id] = exercise
-    return exercise
 
 
 @functools.cache
