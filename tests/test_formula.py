@@ -552,6 +552,10 @@ def test_points_are_not_special() -> None:
         ("flow", r"\boxed{\log|\det\frac{dz}{dx}|}"),
         ("flow", "log|det Df(x)|"),
         ("actnorm", "h.w.sum(log|s|)"),
+        ("actnorm", "h·w·½·Σ log s²"),
+        ("actnorm", "−h·w·Σ log|s^-1|"),
+        ("conv1x1", r"h w \log\left|\det\{W\}\right|"),
+        ("flow", "log p(z) + log|det dz/(dx)|"),
         ("actnorm", "h w (log|s1| + log|s2| + … + log|sc|)"),
         # Words behind an equation may be the answer.
         ("additive_coupling", "s = 1, the log-determinant is zero"),
