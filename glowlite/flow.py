@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -184,6 +184,13 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if on else None
 
 
+def autocast_as(dtype: torch.dtype | None, x: Tensor) -> AbstractContextManager[Any]:
+    """For a way back: within it autocast is what it was on the way there, see `autocast_dtype`."""
+    if dtype == autocast_dtype(x):
+        return nullcontext()
+    return torch.autocast(x.device.type, dtype, enabled=dtype is not None)
+
+
 class _Reversible(torch.autograd.Function):
     """A flow that stores its output only."""
 
@@ -205,7 +212,6 @@ class _Reversible(torch.autograd.Function):
                 "(those given to `functional_call`, say); accepted with such: 'default', 'half', "
                 "'checkpoint'"
             )
-        dtype = ctx.autocast  # the backward pass is outside of it, and must compute the same
-        with torch.autocast(z.device.type, dtype) if dtype else nullcontext():
+        with autocast_as(ctx.autocast, z):
             _, gx, found = rewind_all(ctx.flow, z, gz, glogdet)
         return None, gx, *(found.get(p) for p in ctx.parameters)

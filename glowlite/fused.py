@@ -24,8 +24,9 @@ two to rounding:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import cached_property, wraps
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,7 +39,7 @@ from glowlite._tensors import per_example, same_for_all
 from glowlite.actnorm import LOG_SCALE_FACTOR, ActNorm
 from glowlite.conv1x1 import Conv1x1, Conv1x1LU, unpack
 from glowlite.coupling import SCALES, AdditiveCoupling, AffineCoupling, Coupling
-from glowlite.flow import Flow, are, tensors_of
+from glowlite.flow import Flow, are, autocast_as, tensors_of
 from glowlite.network import Conv, CouplingNet, ZeroConv
 from glowlite.permutation import Permutation
 
@@ -427,6 +428,18 @@ def _whole(pieces: Sequence[Tensor]) -> Tensor:
     return torch.cat(pieces) if len(pieces) > 1 else pieces[0]
 
 
+def _without_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """The way there was without (see `glow.Level`); begun since, it would make this one coarse."""
+
+    @wraps(backward)
+    def plain(ctx: Any, *upstream: Tensor | None) -> Any:
+        given = [g for g in upstream if g is not None]
+        with autocast_as(None, given[0]) if given else nullcontext():
+            return backward(ctx, *upstream)
+
+    return plain
+
+
 class _Steps(torch.autograd.Function):
     """Consecutive steps; what is kept of each is what its kind says, and z, the y before it.
 
@@ -453,6 +466,7 @@ class _Steps(torch.autograd.Function):
         ctx.save_for_backward(place, z, y, *flat, *kept)
 
     @staticmethod
+    @_without_autocast
     def backward(
         ctx: Any, gy: Tensor | None, glogdet: Tensor | None, *_: None
     ) -> tuple[Tensor | None, ...]:
@@ -519,6 +533,7 @@ class _Reversible(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_without_autocast
     def backward(ctx: Any, gy: Tensor, glogdet: Tensor) -> tuple[Tensor | None, ...]:
         place, y, *flat = ctx.saved_tensors
         found: list[Tensor | None] = []

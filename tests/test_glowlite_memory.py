@@ -126,6 +126,18 @@ def test_under_autocast_gradients_are_roughly_those_of_float32(name, mode):
     assert (again - x).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("mode", glowlite.flow.MEMORY_MODES)
+@pytest.mark.parametrize("name", MODELS)
+def test_autocast_begun_after_the_forward_pass_changes_nothing(name, mode):
+    model, x = make(MODELS[name], torch.float32)
+    expected = gradients(model, x, mode)
+    log_prob = model.log_prob(x)
+    weights = torch.arange(1, len(x) + 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad((weights * log_prob).sum(), [x, *model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_a_layer_in_two_places_gets_both_gradients_and_an_unused_weight_none():
     net = glowlite.network.CouplingNet(2, 5, 4)
     net.spare = torch.nn.Parameter(torch.ones(1))
