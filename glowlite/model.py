@@ -87,6 +87,7 @@ class FlowModel(nn.Module):
 
     def inverse(self, z: Tensor, classes: Tensor | None = None) -> Tensor:
         """z (N, D) -> x (N, C, H, W)."""
+        self._check_dtype(z, "z")
         return self.decode(self.unflatten(z), classes)
 
     def _check_no_classes(self, classes: Tensor | None) -> None:
@@ -350,11 +351,16 @@ class FlowModel(nn.Module):
 
     def _check_latents(self, latents: Sequence[Tensor]) -> None:
         """What `decode` is given."""
+        if not isinstance(latents, Sequence):
+            raise TypeError(
+                f"latents is a {type(latents).__name__}; accepted: a list of tensors, as from "
+                "`encode` (one tensor for all: `inverse`)"
+            )
+        for z in latents:
+            self._check_dtype(z, "a latent")
         shapes = [tuple(z.shape[1:]) for z in latents]
         if shapes != self.latent_shapes:
             raise ValueError(f"latents have shapes {shapes}; accepted: {self.latent_shapes}")
-        for z in latents:
-            self._check_dtype(z, "a latent")
         if len({len(z) for z in latents}) > 1:
             counts = [len(z) for z in latents]
             raise ValueError(f"latents are of {counts} images; accepted: as many at each level")

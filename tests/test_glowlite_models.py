@@ -633,8 +633,10 @@ def test_wrong_images_are_named():
             layers.log_prob(x)
         with pytest.raises(TypeError, match="uint8 images see `dequantize`"):
             layers.encode(x.to(torch.uint8))
-        with pytest.raises(TypeError, match="a latent is torch.float64; accepted: torch.float32"):
+        with pytest.raises(TypeError, match="z is torch.float64; accepted: torch.float32"):
             layers.inverse(x.flatten(1))
+        with pytest.raises(TypeError, match="a latent is torch.float64; accepted: torch.float32"):
+            layers.decode(layers.unflatten(x.flatten(1)))
         with pytest.raises(ValueError, match="x is empty"):
             layers.encode(x[:0].float())
         with pytest.raises(TypeError, match="x is a ndarray of float32; accepted: torch.float32"):
@@ -642,6 +644,15 @@ def test_wrong_images_are_named():
         for wrong, told in ((None, "NoneType"), ([[0.0]], "list")):
             with pytest.raises(TypeError, match=f"x is a {told}; accepted: torch.float32"):
                 layers.log_prob(wrong)
+            with pytest.raises(TypeError, match=f"z is a {told}; accepted: torch.float32"):
+                layers.inverse(wrong)
+        with pytest.raises(TypeError, match="z is a ndarray of float32; accepted: torch.float32"):
+            layers.inverse(np.zeros((2, layers.dims), np.float32))
+        for wrong, told in ((None, "NoneType"), (x.flatten(1), "Tensor")):
+            with pytest.raises(TypeError, match=f"latents is a {told}; accepted: a list of"):
+                layers.decode(wrong)
+        with pytest.raises(TypeError, match="a latent is a int; accepted: torch.float32"):
+            layers.decode([1] * len(layers.latent_shapes))
         with pytest.raises(ValueError, match="latents are empty"):
             layers.inverse(torch.zeros(0, layers.dims))
     with pytest.raises(ValueError, match=r"z has shape \(2, 5\); accepted: \(N, 96\)"):
