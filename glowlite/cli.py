@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import os
 import sys
@@ -301,6 +302,9 @@ def _finite(text: str) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command -> its exit code: 0; 1 for a failure; 2 for bad usage; 130 for Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a "±" it does not know must not end a training
+            stream.reconfigure(errors="replace")
     args = build_parser().parse_args(arguments)
     try:
         from glowlite import commands  # torch comes with it: not before the arguments are right

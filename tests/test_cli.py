@@ -91,6 +91,15 @@ def test_help_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_a_terminal_without_the_signs_stops_nothing():
+    """Training would end with its first evaluation, at a "±"."""
+    told = subprocess.run(
+        [sys.executable, "-m", "glowlite", "info", "tiny"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 0 and told.stderr == "" and "3 ? 32 ? 32" in told.stdout
+
+
 def test_training_says_what_it_did_and_what_is_next(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*TRAIN[:-4], "--evals", "1", "--draws", "2", "--seed", "3"]) == 0
