@@ -37,6 +37,7 @@ from glowlite.schedule import make_optimizer
 
 _OURS = ("config.json", "model.safetensors", "ema.safetensors", "state.safetensors")
 _OURS += ("metrics.jsonl", "curve.png")
+_UNSAVED = "nothing was saved yet; start it again with glowlite train --force"
 
 
 @dataclass
@@ -118,6 +119,8 @@ class Run:
 
     def load(self) -> None:
         """Take up the state that `save` wrote; raises CheckpointError if it is not this run's."""
+        if not any(self.folder.glob("*.safetensors")):  # killed between its config and the first
+            raise FileNotFoundError(2, _UNSAVED, str(self.folder))
         path = self.folder / "state.safetensors"
         tensors, header = checkpoint.load_tensors(path)
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
@@ -232,8 +235,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         left = path.parent.iterdir() if path.parent.is_dir() else [path]
         if all(p.suffix == ".tmp" for p in left):  # of a run killed before its first save
-            what = "nothing was saved yet; start it again with glowlite train"
-            raise FileNotFoundError(2, what, str(folder))
+            raise FileNotFoundError(2, _UNSAVED, str(folder))
         raise FileNotFoundError(2, "no such file: this is not a run folder", str(path))
     value = checkpoint.read_json(path)
     try:

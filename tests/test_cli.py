@@ -856,6 +856,8 @@ def test_a_damaged_state_does_not_resume(run, tmp_path, capsys):
     (tmp_path / "none").mkdir()  # left by a run that was killed before it saved anything
     (tmp_path / "none" / ".config.json.x.tmp").write_text("half")
     assert "nothing was saved yet; start it again" in fails(capsys, "resume", tmp_path / "none")
+    shutil.copy(run / "config.json", tmp_path / "none")  # the first file that is whole
+    assert "nothing was saved yet; start it again" in fails(capsys, "resume", tmp_path / "none")
 
 
 def test_a_full_disk_is_told_and_the_last_state_kept(tmp_path, capsys, monkeypatch):
