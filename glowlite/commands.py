@@ -173,6 +173,7 @@ def _train(
 def eval(args: Namespace) -> int:  # the verb's name
     """glowlite eval RUN"""
     from glowlite.evaluate import evaluate
+    from glowlite.runs import without_path
 
     model = _model(args)
     out = _output(args, "eval.json") if args.out else None
@@ -182,6 +183,9 @@ def eval(args: Namespace) -> int:  # the verb's name
     images = numbered(images, model.n_classes, model.header.get("classes"))
     known = model.n_classes and images.labels is not None
     labels = images.labels[:count] if known else None
+    if model.n_classes and not known:
+        what = f"bits/dim are of the mean over the model's {model.n_classes}"
+        print(f"{images.name} has no classes: {what}")
     with tqdm(total=count, unit=" images", disable=None, leave=False) as bar:
         result = evaluate(
             model, images.images[:count], labels, draws=args.draws, batch=args.batch,
@@ -189,7 +193,7 @@ def eval(args: Namespace) -> int:  # the verb's name
         )  # fmt: skip
     print(f"{args.run}, {images.name} {images.split}, {args.weights} weights: {result}")
     if out:
-        value = {"run": str(args.run), "data": images.name, "split": images.split}
+        value = {"run": str(args.run), "data": without_path(images.name), "split": images.split}
         value |= {"weights": args.weights, **result.as_dict()}
         _say_written(checkpoint.write_json(out, value))
     _say_next("sample", args)

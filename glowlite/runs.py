@@ -150,9 +150,13 @@ class Run:
 
 def _public(config: TrainConfig) -> TrainConfig:
     """Without paths of this machine: they are in config.json, not in the files one hands on."""
-    kind, _, path = config.data.partition(":")
-    data = f"{kind}:{Path(path).name}" if path else config.data
-    return replace(config, data=data, data_dir=None, cache_dir=None)
+    return replace(config, data=without_path(config.data), data_dir=None, cache_dir=None)
+
+
+def without_path(data: str) -> str:
+    """A name of images without where they are: folder:/home/me/pets -> folder:pets."""
+    kind, _, path = data.partition(":")
+    return f"{kind}:{Path(path).name}" if path else data
 
 
 def steps_an_epoch(config: TrainConfig, n: int) -> int:

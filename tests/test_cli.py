@@ -209,7 +209,9 @@ def test_a_run_finds_its_images_from_anywhere(tmp_path, capsys, monkeypatch):
     file = shutil.copy("../here/a/ema.safetensors", "handed-on.safetensors")
     assert "on folder:pets" in (main(["info", file]), capsys.readouterr().out)[1]
     assert "name the images with --data" in fails(capsys, "eval", file)
-    assert main(["eval", file, "--limit", "2", "--data", "folder:../here/pets"]) == 0
+    other = ["--data", "folder:../here/pets", "--out", "eval.json"]
+    assert main(["eval", file, "--limit", "2", *other]) == 0
+    assert json.loads(Path("eval.json").read_text())["data"] == "folder:pets"
     # Moved, they are found again, and taken for what they are.
     shutil.move(tmp_path / "here", tmp_path / "moved")
     assert "here/pets is not there" in fails(capsys, "resume", "../moved/a")
@@ -700,8 +702,11 @@ def test_classes_of_every_part_are_counted(tmp_path, capsys):
     assert glowlite.load(tmp_path / "a").n_classes == 2
     np.save(tmp_path / "plain.npy", images)
     more = ["--data", f"npy:{tmp_path}/plain.npy", "--limit", "2"]
+    capsys.readouterr()
     assert main(["eval", str(tmp_path / "a"), *more]) == 0
+    assert "no classes: bits/dim are of the mean over the model's 2" in capsys.readouterr().out
     assert main(["eval", str(tmp_path / "a"), "--limit", "2"]) == 0, "its classes are numbers"
+    assert "no classes" not in capsys.readouterr().out
     np.savez(tmp_path / "y.npz", images=images, labels=np.array(labels) + 1)
     message = fails(capsys, "eval", tmp_path / "a", "--data", f"npy:{tmp_path}/y.npz")
     assert message.endswith("this model does not know 2: its classes are 0, 1")
