@@ -354,18 +354,12 @@ def inverse_mistakes(
             kept &= np.abs(d - 1) <= 1e-9
             touched_kept = kept & (np.abs(fb - fy) > close)
             left_rest = np.abs(fb - fy)[~kept].max(initial=0.0) <= close
-            if not found and kept.any() and not kept.all() and touched_kept.any() and left_rest:
-                text = "it changes the half that forward leaves alone, and leaves the other"
+            halves = not found and kept.any() and not kept.all()
+            if halves and touched_kept.any():
+                text = "it changes the half that forward leaves alone"
+                text += ", and leaves the other" if left_rest else ""
                 found.append(Mistake("wrong half", text))
-            elif not found and kept.any() and not kept.all() and touched_kept.any():
-                found.append(Mistake("wrong half", "it changes the half that forward leaves alone"))
-            elif (
-                not found
-                and kept.any()
-                and not kept.all()
-                and not same_entries(fx, fb)
-                and gap > 1e-4 * scale  # a nearly right one is imprecise
-            ):
+            elif halves and not same_entries(fx, fb) and gap > 1e-4 * scale:  # else imprecise
                 text = "the half that forward leaves alone is right, the other is not: does the "
                 text += "net see the same x_b on the way back?"
                 found.append(Mistake("wrong input to the net", text))

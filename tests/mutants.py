@@ -350,6 +350,8 @@ def _actnorm():
     yield "ActNorm", "Σ s", say(hw * s.sum()), "log missing"
     yield "ActNorm", "Σ |s|", say(hw * np.abs(s).sum()), "log missing"
     yield "ActNorm", "Σ |s|, no h·w", say(np.abs(s).sum()), "log missing"
+    yield "ActNorm", "Σ 1/s", say(hw * (1 / s).sum()), "log missing"
+    yield "ActNorm", "−Σ 1/s", say(-hw * (1 / s).sum()), "log missing"
     yield "ActNorm", "log Σ |s|", say(hw * np.log(np.abs(s).sum())), "log of the sum"
     yield "ActNorm", "Σ b", say(hw * b.sum()), "shift for scale"
     yield "ActNorm", "Σ log |b|", say(hw * np.log(np.abs(b)).sum()), "shift for scale"

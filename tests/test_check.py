@@ -174,12 +174,13 @@ def test_a_stub_is_not_done():
 
 
 def test_a_corner_exactly_at_x_is_stepped_off():
-    def bent(x):  # slope 1 below 0.3, 2 above
-        return x + np.maximum(x - 0.3, 0), np.log(2.0) * (x > 0.3).sum(axis=1)
+    def bent(x):  # slope exp x below 0.3, and 1 more above
+        return np.exp(x) + np.maximum(x - 0.3, 0), np.log(np.exp(x) + (x > 0.3)).sum(axis=1)
 
     report = check(bent, np.array([[0.3, 0.1], [0.9, 0.3]]))
     assert report, report.message
-    assert any("corner" in note for note in report.notes)
+    assert any("moved by 0.1 %, away from a corner" in note for note in report.notes)
+    assert abs(report.numeric[0] - 0.4) <= 4e-4  # no further than that
 
 
 def test_blind_spots_are_said():
@@ -223,6 +224,8 @@ def test_reports_read_well():
     text, page = str(wrong), wrong._repr_html_()
     assert "h·w missing" in text and "✗ wrong" in text and "analytic" in text
     assert "✗ wrong" in page and page.count("<table>") == 2
+    right = str(check(scale, X, lambda y: y / S))
+    assert "agrees to" in right and "an error above" in right and "x comes back to" in right
     hostile = check(lambda x: 1 / 0, X)
     assert "<script" not in hostile._repr_html_()
 
@@ -832,6 +835,44 @@ def test_a_coupling_that_is_nearly_undone_has_no_wrong_input(eps, mistake):
     assert check(forward, x, inverse).mistake == mistake
 
 
+@pytest.mark.parametrize(("by", "leaves"), [((-1, -1), False), ((3, 1), True)])
+def test_it_is_said_which_half_an_inverse_changes(by, leaves):
+    x = VECTORS[:, :2]
+    report = check(lambda x: (x * [1, 2], np.full(len(x), np.log(2))), x, lambda y: y * by)
+    assert report.mistake == "wrong half"
+    assert ("and leaves the other" in report.message) == leaves
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor", "mistake"),
+    [
+        ((5, 7, 3), 1 / 7, "w missing"),  # h, were the channels first
+        ((8, 3, 5), 1 / 4, "mean for sum"),  # half the channels, if they are first
+        ((5, 7, 3), -1 / np.log(10), "log of base 10 and sign flipped"),
+        ((5, 7, 3), 1 / np.log(2) / 35, "log of base 2 and h·w missing"),
+        ((1, 1, 3), -1 / np.log(2), "log of base 2 and sign flipped"),
+    ],
+)
+def test_a_factor_gets_its_name_and_no_other(shape, factor, mistake):
+    s = np.linspace(1.5, 3, shape[-1])
+    said = factor * shape[0] * shape[1] * np.log(s).sum()
+    x = np.random.default_rng(0).standard_normal((2, *shape))
+    assert check(lambda x: (s * x, np.full(len(x), said)), x).mistake == mistake
+
+
+def test_an_inverse_of_another_shape_is_not_called_the_identity():
+    assert check(scale, X, lambda y: y[:, :2]).mistake == "wrong shape"
+    flat = lambda x: (x.reshape(len(x), -1), np.zeros(len(x)))  # noqa: E731
+    assert check(flat, X, lambda y: y).mistake == "inverse is the identity"
+
+
+def test_no_mistake_is_named_twice():
+    """Where s = −1, dividing before the subtraction is subtracting after a division."""
+    report = check(lambda x: (S - x, np.zeros(len(x))), VECTORS, lambda y: -y - S)
+    names = ["shift and scale in the wrong order", "shift added", "multiplies by the scale"]
+    assert report.mistake.split(" or ") == names
+
+
 def scale3(x):
     return S * x, np.full(len(x), LOG_S)
 
@@ -922,7 +963,8 @@ def test_the_edge_of_a_domain_is_called_by_its_name():
     x = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 1)) / 256 - 0.5
     x[:, 0, 0] = -0.5
     report = check(ref.Logit(), x)
-    assert not report and "the edge of its domain" in report.message
+    assert report.mistake == "not differentiable here"
+    assert "the edge of its domain" in report.message
 
 
 def test_the_number_of_examples_is_not_half_the_channels():
