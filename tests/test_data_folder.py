@@ -14,6 +14,7 @@ from PIL import Image
 from glowlite.cli import build_parser
 from glowlite.data import DataError, load
 from glowlite.data.pixels import decode
+from glowlite.data.source import part_by_hash
 
 RNG = np.random.default_rng(11)
 RGB = RNG.integers(0, 256, (12, 12, 3), np.uint8)
@@ -194,6 +195,13 @@ def test_own_parts_and_classes(tmp_path):
     )
     with pytest.raises(DataError, match=lacks):
         open_folder(root, "valid")
+
+
+def test_which_tenths_are_kept_out_never_changes():
+    """Or a run that is resumed would be tested on what it has learned."""
+    parts = [part_by_hash(b"%d" % i) for i in range(60)]
+    assert [i for i in range(60) if parts[i] == "test"] == [0, 7, 9, 10, 33, 40, 44, 51, 57, 59]
+    assert [i for i in range(60) if parts[i] == "valid"] == [14, 17, 26, 31]
 
 
 def test_a_part_of_identical_pictures_needs_others(tmp_path):

@@ -91,9 +91,7 @@ class Job:
     attributes: np.ndarray | None = field(default=None, repr=False)
 
 
-def decode_jobs(
-    jobs: Iterable[Job], size: int, channels: int, crop: Crop = min, workers: int | None = None
-) -> Iterator[Row]:
+def decode_jobs(jobs: Iterable[Job], size: int, channels: int, crop: Crop = min) -> Iterator[Row]:
     """Decode in threads (Pillow lets go of the lock), in order, a few images ahead at most."""
 
     def work(job: Job) -> Row:
@@ -110,7 +108,7 @@ def decode_jobs(
             row.error = str(error)
         return row
 
-    workers = workers or min(16, os.cpu_count() or 1)
+    workers = min(16, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque = deque()
         for job in jobs:
