@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .download import fetch, missing
+from .download import missing
 from .errors import DataError
 from .source import PARTS, TOO_FEW, Job, Options, Row, Source, decode_jobs
 
@@ -83,8 +83,6 @@ def _text_file(options: Options, name: str, subfolder: str) -> Path:
     for folder in (options.data_dir, options.data_dir / subfolder):
         if (folder / name).is_file():
             return folder / name
-    if options.download:
-        fetch("celeba", options.data_dir)
     raise missing("celeba", name, options.data_dir)
 
 

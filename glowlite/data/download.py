@@ -62,18 +62,16 @@ INSTRUCTIONS = {
 def missing(name: str, what: str, data_dir: Path) -> DataError:
     """The error for a file that is not there: what was looked for, where, how to get it."""
     how = INSTRUCTIONS[name].format(data_dir=data_dir, category=name.removeprefix("lsun-"))
-    return DataError(f"{name}: no {what} in {data_dir}.\nTo get it: {how}.")
+    by_hand = "" if name in REMOTES else " (it cannot be downloaded for you)"
+    return DataError(f"{name}: no {what} in {data_dir}.\nTo get it{by_hand}: {how}.")
 
 
 def fetch(name: str, folder: Path, progress: bool | None = None) -> Path:
-    """Download the set `name` into `folder`, with its checksum verified; the file's path.
+    """Download `name`, one of `REMOTES`, into `folder`, its checksum verified; the file's path.
 
-    Raises: DataError if its owner offers no direct download, the connection fails for good (what
-    has arrived is kept and the next call goes on from there), or the checksum is wrong.
+    Raises: DataError if the connection fails for good (what has arrived is kept and the next call
+    goes on from there), or the checksum is wrong.
     """
-    if name not in REMOTES:
-        how = INSTRUCTIONS[name].format(data_dir=folder, category=name.removeprefix("lsun-"))
-        raise DataError(f"{name} cannot be downloaded for you. {how}.")
     import pooch
     import requests
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .download import fetch, missing
+from .download import missing
 from .errors import DataError
 from .npy import npz_blocks, npz_head, read_npz_array
 from .source import Options, Row, Source
@@ -60,8 +60,6 @@ def _find(options: Options, batch: str) -> Path:
                         "because a pickle can run code; take the npz version"
                     )
                 return path
-    if options.download:
-        fetch(options.name, options.data_dir)
     raise missing(options.name, f"{batch}.npz", options.data_dir)
 
 

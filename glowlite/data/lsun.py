@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from .download import fetch, missing
+from .download import missing
 from .errors import DataError
 from .source import Job, Options, Row, Source, decode_jobs
 
@@ -21,8 +21,6 @@ def source(options: Options) -> Source:
     folder = f"{category}_{'val' if options.part == 'test' else 'train'}_lmdb"
     path = options.data_dir / folder
     if not (path / "data.mdb").is_file():
-        if options.download:
-            fetch(options.name, options.data_dir)
         raise missing(options.name, f"{folder}/data.mdb", options.data_dir)
 
     def rows() -> Iterator[Row]:
