@@ -139,6 +139,13 @@ def test_every_layer_and_the_map_are_verified(coupling, permutation):
     assert verify.float32_gap(model, some(model, 4))["logdet"] < 1e-3
 
 
+def test_nets_in_half_precision_are_exact_where_they_are_verified():
+    model = moved().float()
+    exact, x = verify.exact_copy(model), torch.rand(1, *model.shape).double() - 0.5
+    model.set_net_dtype(torch.bfloat16)
+    assert torch.equal(verify.exact_copy(model)(x)[1], exact(x)[1])
+
+
 def break_actnorm(model):
     layer = model.levels[1].steps[0].actnorm
     forward = layer.forward
@@ -311,3 +318,14 @@ def test_a_perfect_score_is_the_identity():
     zeros, one = np.zeros((13, 13)), np.eye(13)
     text = str(Score(ATTRIBUTES, zeros, one, np.ones(13)))
     assert "wanted +100%, unwanted |change| 0%" in text
+
+
+def test_a_score_is_read_as_it_was_counted():
+    before = np.array([[0.1, 0.5, 0.5], [0, 0, 0.2], [0, 0, 0]])
+    after = np.array([[0.9, 0.2, 0.7], [0, 1, 0.3], [0.05, 0, 1]])
+    score = Score(("hat", "beard", "smile"), before, after, np.array([0.9, 1, 0.95]))
+    head, hat, beard, smile, mean = (line.split() for line in str(score).splitlines())
+    assert hat == ["hat", "10%", "90%", "beard", "-30%,", "smile", "+20%"], "the largest first"
+    assert beard == ["beard", "0%", "100%", "nothing"] and smile[-1] == "nothing"
+    assert " ".join(mean).startswith("mean: wanted +93%, unwanted |change| 11%;")
+    assert mean[-1] == "95.0%"

@@ -33,7 +33,7 @@ from glowlite.evaluate import NotFinite, baseline, evaluate, seeded
 from glowlite.flow import MEMORY_MODES
 from glowlite.glow import Glow
 from glowlite.graph import CompiledSteps, Graphed
-from glowlite.parallel import World
+from glowlite.parallel import World, use_tf32
 from glowlite.plots import read_metrics
 from glowlite.presets import MEMORY, OPTIMIZERS, PRESETS, TrainConfig
 from glowlite.registry import build
@@ -950,6 +950,14 @@ def test_held_out_images_are_looked_at_and_the_test_set_read_once(tmp_path):
     assert rows[-1]["test"]["images"] == result.images == len(TEST)
     assert rows[-1]["test"]["mean"] == result.mean != rows[-1]["held_out"]["mean"]
     assert lines[0].startswith("step      0  held out ")
+
+
+def test_a_gpu_rounds_no_factors_unless_it_is_told():
+    """PyTorch lets convolutions round from the start: whoever is on its own has to forbid it."""
+    for act, allowed in ((lambda: use_tf32(True), True), (lambda: World("cpu"), False)):
+        act()
+        assert torch.backends.cuda.matmul.allow_tf32 is allowed
+        assert torch.backends.cudnn.allow_tf32 is allowed
 
 
 def test_an_evaluation_times_no_convolutions(tmp_path, monkeypatch):
