@@ -305,13 +305,22 @@ def test_npy_keeps_every_row(tmp_path, shape):
 
 def test_npz_keys_labels_and_size(tmp_path):
     array, labels = RNG.integers(0, 256, (30, 8, 8, 3), np.uint8), np.arange(30)
-    np.savez_compressed(tmp_path / "x.npz", images=array, labels=labels, other=array[:, :4])
-    for part in all_rows(f"npy:{tmp_path}/x.npz", tmp_path):
+    np.savez_compressed(
+        tmp_path / "x.npz", images=array, labels=labels, other=array[:, :4], more=~array
+    )
+    whole = all_rows(f"npy:{tmp_path}/x.npz", tmp_path)
+    for part in whole:
         assert np.array_equal(part.images, array[part.labels])
+    for part in all_rows(f"npy:{tmp_path}/x.npz:more", tmp_path):
+        assert np.array_equal(part.images, ~array[part.labels])  # not those of the other key
     parts = all_rows(f"npy:{tmp_path}/x.npz:other", tmp_path)
     assert parts[0].shape == (4, 8, 3)
     small = all_rows(f"npy:{tmp_path}/x.npz", tmp_path, size=4)
     assert small[0].shape == (4, 4, 3) and sum(map(len, small)) == 30
+    for part, smaller in zip(whole, small, strict=True):
+        assert np.array_equal(part.labels, smaller.labels)  # no image changes sides
+    np.savez(tmp_path / "y.npz", alone=array)
+    assert sum(map(len, all_rows(f"npy:{tmp_path}/y.npz", tmp_path))) == 30
     with pytest.raises(DataError, match="nothing"):
         load(f"npy:{tmp_path}/x.npz:nothing", cache_dir=tmp_path)
 
@@ -325,8 +334,16 @@ def test_npy_refusals(tmp_path):
     refused(np.zeros((4, 8, 8, 3)), "float64 .*expected uint8")
     refused(np.zeros((4, 8), np.uint8), "expected uint8")
     refused(np.zeros((4, 3, 8, 8), np.uint8), "channels first")
+    refused(np.zeros((0, 8, 8, 3), np.uint8), "expected uint8")
     refused(np.array([{}]), "truncated or damaged")
-    raw = (tmp_path / "x.npy").read_bytes()
+    for more, words in (({"labels": np.ones(4)}, "4 integers"), ({}, "Fortran order")):
+        order = "C" if more else "F"  # read in the wrong order it would be noise
+        np.savez(tmp_path / "f.npz", images=np.zeros((4, 8, 8, 3), np.uint8, order), **more)
+        with pytest.raises(DataError, match=words):
+            load(f"npy:{tmp_path}/f.npz", cache_dir=tmp_path)
+    np.save(tmp_path / "x.npy", np.zeros((4, 8, 8, 4), np.uint8))
+    with pytest.raises(DataError, match="4 channels cannot be resized"):
+        load(f"npy:{tmp_path}/x.npy", cache_dir=tmp_path, size=4)
     np.save(tmp_path / "x.npy", np.zeros((4, 8, 8, 3), np.uint8))
     raw = (tmp_path / "x.npy").read_bytes()
     (tmp_path / "x.npy").write_bytes(raw[:-10])
