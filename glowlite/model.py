@@ -128,7 +128,7 @@ class FlowModel(nn.Module):
 
         Before an image goes through, `glowlite.fused` multiplies out each step's 1×1 convolution,
         inverts it to decode, and folds actnorms into the nets; at every call, as the weights may
-        have changed. In this block they may not, and the results are kept until it ends (79 MB
+        have changed. In this block they may not, and the results are kept until it ends (181 MB
         for the paper's CIFAR-10 model). The numbers are the same. Calls with gradients, and models
         that `fused` does not run, are as they were; so are transforms of `torch.func` and copies of
         the model made inside. Worth it for few images a call.

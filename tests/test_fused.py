@@ -554,6 +554,20 @@ def test_frozen_the_same_numbers_and_the_weights_made_ready_once(kind, monkeypat
     assert made == [3, 3]  # steps of each level
 
 
+def test_frozen_keeps_as_much_as_its_docstring_says():
+    model = glowlite.Glow(shape=(3, 32, 32))  # the paper's
+    with torch.no_grad(), model.frozen():
+        model.sample(1)
+        tensors = []
+        for level in model.levels:
+            ((_, ready),) = level.steps.kept.values()
+            tensors += [ready.A, ready.inverses, *(m for g in ready.weights for w in g for m in w)]
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        made = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    megabytes = sum(n for pointer, n in made.items() if pointer not in own) / 1e6
+    assert f"({megabytes:.0f} MB\n" in model.frozen.__doc__
+
+
 def test_frozen_ends_with_its_block_and_leaves_gradients_alone():
     model, x = make()
     with model.frozen():
