@@ -202,7 +202,9 @@ PRESETS: dict[str, Preset] = {
     ),
     "paper-cifar10": _paper("Table 2, CIFAR-10: published 3.35", 3, 32, "affine", 8, 512),
     "paper-imagenet32": _paper("Table 2, ImageNet 32: published 4.09", 3, 48, "affine", 8, 512),
-    "paper-imagenet64": _paper("Table 2, ImageNet 64: published 3.81", 4, 48, "affine", 8, 128),
+    "paper-imagenet64": _paper(
+        "Table 2, ImageNet 64: published 3.81", 4, 48, "affine", 8, 128, size=64
+    ),
     "paper-lsun": _paper(
         "Table 2, LSUN 64: published 2.38 bedroom, 2.46 tower, 2.67 church",
         3, 48, "affine", 8, 128, size=64,
