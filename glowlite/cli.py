@@ -34,7 +34,7 @@ examples:
   glowlite resume runs/faces-1 --minutes 30    a finished run, trained to 30 minutes in all""",
     ),
     "eval": (
-        "bits/dim on held-out images, with standard error",
+        "bits/dim on the test images, with standard error",
         """\
 examples:
   glowlite eval runs/faces-1
@@ -141,24 +141,33 @@ def build_parser() -> argparse.ArgumentParser:
             made[name].add_argument("--out", help=f"file to write, {kind}")
             made[name].add_argument("--force", action="store_true", help="overwrite it")
         if name != "verify" and name != "eval":
-            made[name].add_argument("--seed", type=_seed, default=0)
+            made[name].add_argument(
+                "--seed", type=_seed, default=0, help="of what is drawn at random (default: 0)"
+            )
 
     verb = made["eval"]
     verb.add_argument(
         "--draws", type=_positive, default=4, help="dequantisation draws (default: 4)"
     )
     verb.add_argument("--limit", type=_positive, help="only this many images")
-    verb.add_argument("--batch", type=_positive, default=64)
+    verb.add_argument("--batch", type=_positive, default=64, help="images at once (default: 64)")
 
     verb = made["sample"]
-    verb.add_argument("-n", type=_positive, default=64, help="images at each temperature")
-    verb.add_argument("--temperature", type=_finite, nargs="+", default=[0.7], metavar="T")
+    verb.add_argument(
+        "-n", type=_positive, default=64, help="images at each temperature (default: 64)"
+    )
+    verb.add_argument(
+        "--temperature", type=_finite, nargs="+", default=[0.7], metavar="T",
+        help="one, or several, a row each (default: 0.7)",
+    )  # fmt: skip
     verb.add_argument("--class", dest="label", type=int, help="of a class-conditional model")
 
-    made["reconstruct"].add_argument("-n", type=_positive, default=8)
+    made["reconstruct"].add_argument("-n", type=_positive, default=8, help="images (default: 8)")
     made["reconstruct"].add_argument("--images", nargs="+", metavar="FILE", help="pictures to use")
     made["interpolate"].add_argument("-n", type=_positive, default=4, help="pairs (default: 4)")
-    made["interpolate"].add_argument("--steps", type=_positive, default=8)
+    made["interpolate"].add_argument(
+        "--steps", type=_positive, default=8, help="images from end to end (default: 8)"
+    )
     made["interpolate"].add_argument("--images", nargs="+", metavar="FILE", help="two or more")
 
     verb = made["edit"]
@@ -166,9 +175,13 @@ def build_parser() -> argparse.ArgumentParser:
     verb.add_argument("-n", type=_positive, default=6, help="images to edit (default: 6)")
     verb.add_argument("--images", nargs="+", metavar="FILE", help="pictures to edit")
     verb.add_argument(
-        "--strengths", type=_finite, nargs="+", default=[-1.0, -0.5, 0.0, 0.5, 1.0], metavar="S"
-    )
-    verb.add_argument("--learn", type=_positive, default=2000, help="labelled images to learn from")
+        "--strengths", type=_finite, nargs="+", default=[-1.0, -0.5, 0.0, 0.5, 1.0], metavar="S",
+        help="1 adds it, -1 takes it away (default: -1 -0.5 0 0.5 1)",
+    )  # fmt: skip
+    verb.add_argument(
+        "--learn", type=_positive, default=2000,
+        help="labelled images to learn from (default: 2000)",
+    )  # fmt: skip
     verb.add_argument("--score", action="store_true", help="grade every attribute (drawn faces)")
 
     verb = made["verify"]
@@ -181,8 +194,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     verb = made["bench"]
     verb.add_argument("run", help="a run folder, a .safetensors file, or a preset's name")
-    verb.add_argument("--batch", type=_positive, default=64)
-    verb.add_argument("--device", default="auto")
+    verb.add_argument("--batch", type=_positive, default=64, help="images at once (default: 64)")
+    verb.add_argument("--device", default="auto", help="cpu, cuda, or auto (default: auto)")
     verb.add_argument("--size", type=_positive, default=32, help="for a preset (default: 32)")
     verb.add_argument("--bf16", action="store_true", help="bfloat16 in the coupling nets")
     verb.add_argument("--optimizer", choices=OPTIMIZERS, help="default: the run's or preset's own")
@@ -204,7 +217,9 @@ def _train(verb: argparse.ArgumentParser) -> None:
     _data_options(verb)
     _train_options(verb)
     group = verb.add_argument_group("model")
-    group.add_argument("--model", choices=("glow", "realnvp", "nice"), default="glow")
+    group.add_argument(
+        "--model", choices=("glow", "realnvp", "nice"), default="glow", help="(default: glow)"
+    )
     group.add_argument("--ycond", action="store_true", help="condition on the class labels")
     for name, (kind, text) in MODEL_OPTIONS.items():
         _option(group, name, kind, text)

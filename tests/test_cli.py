@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from dataclasses import fields
 from pathlib import Path
 from unittest import mock
@@ -83,6 +83,17 @@ def test_help_shows_an_example(capsys, verb):
         main([verb, "--help"])
     said = capsys.readouterr().out
     assert stop.value.code == 0 and f"  glowlite {verb} " in said
+
+
+def test_help_tells_every_default():
+    """Training's settings have none here: they are the preset's."""
+    (verbs,) = (action for action in build_parser()._actions if action.dest == "verb")
+    for name, verb in verbs.choices.items():
+        for option in verb._actions:
+            if option.option_strings and option.default not in (None, False, SUPPRESS):
+                values = option.default if isinstance(option.default, list) else [option.default]
+                said = " ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
+                assert f"(default: {said})" in (option.help or ""), (name, option.dest)
 
 
 def test_help_needs_no_torch():
