@@ -91,6 +91,7 @@ def _whole(u: Tensor, reach: float) -> Tensor:
 
 
 def classes_of(model: FlowModel, labels: Tensor | None) -> Tensor | None:
+    """The labels, where the model wants any: else None. Raises ValueError where it lacks them."""
     if not model.n_classes:
         return None
     if labels is None:

@@ -131,8 +131,8 @@ def load(run_or_file: str | Path, *, weights: str = "ema", device: str = "cpu") 
     device : where to put it
 
     Returns the model in eval mode, actnorm initialised, ready for `log_prob` and `sample`.
-    float64 weights stay float64.  Nothing in the file is executed.  Raises FileNotFoundError or
-    CheckpointError.
+    float64 weights stay float64.  Nothing in the file is executed.  Raises FileNotFoundError,
+    CheckpointError, or ValueError for other weights than these two.
     """
     path = Path(run_or_file)
     if weights not in ("ema", "model"):
@@ -148,7 +148,10 @@ def load(run_or_file: str | Path, *, weights: str = "ema", device: str = "cpu") 
 
 
 def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path) -> nn.Module:
-    """Build the model that `header` describes and fill it; `path` is named in errors."""
+    """Build the model that `header` describes and fill it.
+
+    Raises CheckpointError, naming `path`, if it cannot be built or is not what the tensors are of.
+    """
     from glowlite.registry import build
 
     try:
@@ -165,7 +168,10 @@ def restore(tensors: Mapping[str, Tensor], header: Mapping[str, Any], path: Path
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into a model of exactly that architecture, or say what differs first."""
+    """Copy tensors into a model of exactly that architecture.
+
+    Raises CheckpointError that says what differs first, or which tensor is not finite.
+    """
     state = model.state_dict()
     problems = [f"{name} is missing" for name in state if name not in tensors]
     problems += [f"{name} is not part of this model" for name in tensors if name not in state]

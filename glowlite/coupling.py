@@ -100,7 +100,7 @@ class AffineCoupling(Coupling):
     initial:  the net's last layer is zero: s = 1 (exp) or sigmoid(2) ≈ 0.88, t = 0
 
     The sigmoid bounds s and its gradient, so early training does not blow up; small s still
-    makes a large inverse.
+    makes a large inverse. Raises ValueError for another scale.
     """
 
     outputs = 2

@@ -98,7 +98,7 @@ class FlowModel(nn.Module):
 
     @property
     def memory(self) -> str:
-        """What back-propagation keeps: one of `flow.MEMORY_MODES`, see `Flow`."""
+        """What back-propagation keeps: one of `flow.MEMORY_MODES`, else ValueError; see `Flow`."""
         return self._memory
 
     @memory.setter

@@ -31,6 +31,8 @@ class Conv(nn.Module):
 
     Parameters: weight (c_out, c_in, k, k); edge (c_out, 1, k, k), the weights of the extra
     channel, kept apart; bias (c_out,) if asked for. Weights start as N(0, std²), the bias as 0.
+
+    Raises ValueError for another padding or an even kernel.
     """
 
     def __init__(

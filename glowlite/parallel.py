@@ -38,6 +38,8 @@ class World:
     Every process draws the same batch of numbers and keeps rows rank, rank + size, …, so that
     two processes compute what one would.  Nothing wraps the model: gradients are summed after
     the backward pass, in one message, by `sum_gradients`.
+
+    Raises ValueError for a device that is not there, or none of cpu, cuda and auto.
     """
 
     def __init__(self, device: str = "auto") -> None:

@@ -148,7 +148,7 @@ class Logit(nn.Module):
     It is a layer like any other, so its log-det is counted and bits/dim stay comparable. The
     paper writes logit(α + (1 − α)·u), which reaches logit(1) = ∞ at u = 1 (in float32 a white
     pixel gets there); its code scales by 1 − 2α, which stays inside at both ends. So do we.
-    Outside [−½, ½] by more than α/(1 − 2α), the result is NaN.
+    Outside [−½, ½] by more than α/(1 − 2α), the result is NaN. Raises ValueError unless 0 < α < ½.
     """
 
     def __init__(self, alpha: float = 0.05) -> None:

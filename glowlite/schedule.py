@@ -70,6 +70,8 @@ def lr_factor(schedule: str, images: int, progress: float, warmup: int) -> float
     progress : part of the run that is over, 0 to 1
     warmup : images over which the rate rises linearly; 0 for none
 
+    Raises ValueError for a schedule that is neither.
+
     >>> lr_factor("constant", images=50, progress=0.9, warmup=100)
     0.5
     >>> lr_factor("cosine", images=500, progress=0.5, warmup=100)

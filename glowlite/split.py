@@ -27,6 +27,8 @@ class Split(nn.Module):
     Writing x₂ ~ N(mean, sd²) is the same as ε ~ N(0, I) with this log-det: the prior is an
     affine coupling in disguise, and the model can keep ε as a latent and go on with h.
     learned=False leaves x₂ as it is.
+
+    Raises ValueError for an odd number of channels.
     """
 
     def __init__(self, channels: int, *, learned: bool = True, padding: str = "edge") -> None:

@@ -22,6 +22,7 @@ class Squeeze(nn.Module):
     That order of the channels is the authors', order="glow". RealNVP's code squeezes before it
     factors out with order="realnvp": the channel is g·C + c, where (dy, dx) is the g-th of
     (0, 0), (1, 1), (0, 1), (1, 0). The difference matters wherever a fixed half is taken.
+    Any other order raises ValueError.
 
     >>> import torch
     >>> y, logdet = Squeeze()(torch.arange(16.0).reshape(1, 1, 4, 4))

@@ -112,11 +112,14 @@ class MultiScale:
         return np.concatenate([z.reshape(len(x), -1) for z in latents], axis=1), logdet
 
     def inverse(self, y: Array) -> Array:
-        """(N, D) -> (N, H, W, C)."""
+        """(N, D) -> (N, H, W, C). Raises as `unflatten`."""
         return self.decode(self.unflatten(y))
 
     def unflatten(self, z: Array) -> list[Array]:
-        """One vector (N, D) -> the L latents."""
+        """One vector (N, D) -> the L latents.
+
+        Raises TypeError if z is no array, ValueError if it is not (N, D).
+        """
         sizes = [int(np.prod(shape)) for shape in self.latent_shapes]
         if not isinstance(z, np.ndarray):
             raise TypeError(f"z must be an array, not {type(z).__name__}; accepted: (N, D)")

@@ -19,6 +19,8 @@ def checkerboard_mask(h: int, w: int, parity: int = 0) -> Array:
 
     Not `arange(h·w) % 2`, which gives columns, not a board, whenever w is even.
 
+    Raises ValueError if parity is neither 0 nor 1.
+
     >>> checkerboard_mask(2, 4)[..., 0].astype(int).tolist()
     [[1, 0, 1, 0], [0, 1, 0, 1]]
     """
@@ -30,7 +32,7 @@ def checkerboard_mask(h: int, w: int, parity: int = 0) -> Array:
 def channel_mask(c: int, parity: int = 0) -> Array:
     """Shape (1, 1, c): 1 on the first half of the channels (the second with parity 1).
 
-    Raises ValueError if c is odd.
+    Raises ValueError if c is odd, or parity neither 0 nor 1.
     """
     _check_parity(parity)
     if c % 2:
