@@ -34,7 +34,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.modules.module import _has_any_global_hook
 
 from glowlite._tensors import per_example, same_for_all
 from glowlite.actnorm import LOG_SCALE_FACTOR, ActNorm
@@ -587,9 +586,9 @@ _NORMS = ({ActNorm}, {type(None)})
 def fits(steps: Flow) -> bool:
     """Whether the steps are all of one form known here, and nobody has changed or watches them.
 
-    A hook on a layer inside (`initialize` sets some), or on all modules, wants it to be called.
+    A hook on a layer inside (`initialize` sets some) wants that layer to be called.
     """
-    if type(steps) is not Flow or _has_any_global_hook() or _changed(steps):
+    if type(steps) is not Flow or _changed(steps):
         return False
     forms = set(map(_form, steps))
     return len(forms) == 1 and None not in forms and _known(steps[0])
