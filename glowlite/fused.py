@@ -586,7 +586,8 @@ _NORMS = ({ActNorm}, {type(None)})
 def fits(steps: Flow) -> bool:
     """Whether the steps are all of one form known here, and nobody has changed or watches them.
 
-    A hook on a layer inside (`initialize` sets some) wants that layer to be called.
+    A hook on a layer inside (`initialize` sets some) wants that layer to be called.  One on all
+    modules does not count, so that `FlopCounterMode`, which sets such, counts what is run.
     """
     if type(steps) is not Flow or _changed(steps):
         return False
