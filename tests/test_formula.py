@@ -549,7 +549,7 @@ def test_points_are_not_special() -> None:
         ("flow", "Log-determinant — это log|det dz/dx|"),
         ("flow", "log N(z; 0, 1) + log|det J|"),
         ("actnorm", "D = h w sum(log|s|), where s is the scale"),
-        ("flow", r"\boxed{\log|\det\frac{dz}{dx}|}"),
+        ("flow", r"\boxed{\log|\det\dfrac{dz}{dx}|}"),
         ("flow", "log|det Df(x)|"),
         ("actnorm", "h.w.sum(log|s|)"),
         ("actnorm", "h·w·½·Σ log s²"),
